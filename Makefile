@@ -1,0 +1,39 @@
+# Everything runs in .venv, which the first target that needs it makes. GNU make 3.81 (macOS) is enough.
+
+RUN    := .venv/bin/python
+MODERN := -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+INTACT := $(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+# The first Python that is new enough; PYTHON=/path/to/python on the command line chooses another.
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do $$each $(MODERN) && echo $$each && break; done)
+
+.PHONY: help demo test slow lint benchmark rebuild
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/.installed  ## train the default DDPM for one epoch on MNIST and draw from it
+	@$(RUN) src/part_1.py 1 default
+
+test: .venv/.installed  ## the fast tests; ARGS="-k sampler" passes options on to pytest
+	@$(RUN) -m pytest $(ARGS)
+
+slow: .venv/.installed  ## the tests that take minutes
+	@$(RUN) -m pytest -m slow $(ARGS)
+
+lint: .venv/.installed  ## ruff's checks and formatting, changing nothing
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+
+benchmark: .venv/.installed  ## training speed of each preset against a textbook loop
+	@PYTHONPATH=src $(RUN) benchmarks/training.py
+
+# .unfinished becomes .installed only when pip is done, so an install that was killed is begun again from nothing. A venv
+# that lost its Python is made anew; one that somebody made by hand is kept and only given what it lacks.
+.venv/.installed: requirements.txt $(shell $(INTACT) || echo rebuild)
+	@test ! -e .venv/.unfinished && $(INTACT) || { \
+	  $(PYTHON) $(MODERN) || { echo "Python 3.11 or newer is needed: install one, or say where it is with make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	  $(PYTHON) -m venv --clear .venv >/dev/null || { echo "$(PYTHON) could not make .venv (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
+	}
+	@touch .venv/.unfinished
+	$(RUN) -m pip install --disable-pip-version-check --requirement requirements.txt
+	@mv .venv/.unfinished $@
