@@ -1,0 +1,70 @@
+"""Files of tensors that are whole or absent: written atomically, read without running any code in them."""
+
+import hashlib
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from diffusion.errors import UserError
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Let `write` fill a temporary file in the same folder, then put it in the place of `path` in one step.
+
+    A reader (or a kill at any moment) sees the old file or the new one, never a part. A failed write (full disk)
+    raises OSError and leaves the old file as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must reach the disk too
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return path
+
+
+def save(path: Path, content: Any) -> Path:
+    """Write tensors and plain Python values (dict, list, str, numbers) atomically; `load` reads them back."""
+    packed = io.BytesIO()  # not straight to the file: torch's writer turns a full disk into a puzzling RuntimeError
+    torch.save(content, packed)
+    return write_atomically(path, lambda file: file.write(packed.getbuffer()))
+
+
+def load(path: Path) -> Any:
+    """The content of a file made by `save` (or any `torch.save` of tensors), on the CPU; no code in it is ever run.
+
+    Raises UserError with one sentence if the file is missing, cut short, or holds anything but plain tensors and values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no file {str(path)!r}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{str(path)!r} is not a weight file, or is cut short or damaged") from None
+        raise UserError(f"{str(path)!r} holds Python objects other than tensors: it is not loaded, as it could run code") from None
+    except Exception:
+        raise UserError(f"{str(path)!r} is not a weight file, or is cut short or damaged") from None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

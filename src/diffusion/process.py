@@ -1,0 +1,75 @@
+"""Processes: how an image is degraded, what a fully degraded one looks like, and one step back. Time t in [0, 1]."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.errors import UserError
+from diffusion.noise import Noise
+
+Draw = Callable[[Tensor], Tensor]  # gives standard normal numbers of the shape of its argument
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Per-sample numbers (B,) or a scalar (), shaped to multiply `like` (B, C, H, W)."""
+    return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1)) if values.dim() else values
+
+
+class Process(nn.Module):
+    """The contract, and the step that serves every deterministic degradation."""
+
+    timesteps: int | None = None  # T of a discrete process, None for continuous time
+
+    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """x_t for images x_0 (B, C, H, W) at times t, (B,) or ()."""
+        raise NotImplementedError
+
+    def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """A draw of x_1, of the shape of `like`, without any x_0."""
+        raise NotImplementedError
+
+    def draw_time(self, noise: Noise) -> Tensor:
+        """Training times (B,), float32: t = 1 as often as any other since sampling starts there, never 0."""
+        u = noise.uniform()
+        return u if self.timesteps is None else (u * self.timesteps).ceil() / self.timesteps
+
+    def times(self, steps: int) -> Tensor:
+        """The (steps + 1,) float64 times of a sampler, from 1 down to 0; of a discrete process, multiples of 1/T."""
+        if steps < 1 or (self.timesteps and steps > self.timesteps):
+            raise UserError(f"steps must be from 1 to {self.timesteps or 'any number'}, not {steps}")
+        t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        return t if self.timesteps is None else (t * self.timesteps).round() / self.timesteps
+
+    def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """From t down to s < t, given an estimate of x_0. Bansal et al. (2022), Algorithm 2."""
+        return x_t - self.degrade(x_0, t) + self.degrade(x_0, s)
+
+
+class Gaussian(Process):
+    """x_t = alpha x_0 + sigma eps. `eta` 0 is DDIM, 1 is DDPM's ancestral step with the `variance` it adds."""
+
+    def __init__(self, schedule: nn.Module, eta: float = 1.0, variance: str = "posterior"):
+        super().__init__()
+        self.schedule, self.eta, self.variance = schedule, eta, variance
+        self.timesteps = schedule.timesteps
+
+    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        alpha, sigma = self.schedule(t)
+        return column(alpha, x_0) * x_0 + column(sigma, x_0) * noise(x_0)
+
+    def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        return noise(like)
+
+    def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """Song et al. (2021), equation 12; with variance "beta", the fresh noise of Ho et al. (2020), section 3.2."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule(t), self.schedule(s)
+        beta = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).clamp(min=0)  # variance of x_t given x_s
+        posterior = self.eta**2 * beta * sigma_s**2 / sigma_t**2  # variance of x_s given x_t and x_0
+        kept = (sigma_s**2 - posterior).clamp(min=0).sqrt()
+        eps = (x_t - alpha_t * x_0) / sigma_t
+        x_s = alpha_s * x_0 + kept * eps
+        if self.eta == 0 or s == 0:  # nothing random, or the last step: its noise would only blur the result
+            return x_s
+        fresh = {"posterior": posterior.sqrt(), "beta": self.eta * beta.sqrt()}[self.variance]
+        return x_s + fresh * noise(x_t)
