@@ -49,7 +49,7 @@ def save(path: Path, content: Any) -> Path:
 def load(path: Path) -> Any:
     """The content of a file made by `save` (or any `torch.save` of tensors), on the CPU; no code in it is ever run.
 
-    Raises UserError with one sentence if the file is missing, cut short, or holds anything but plain tensors and values.
+    Raises UserError with one sentence if the file is missing, cut short, or holds more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,7 +59,9 @@ def load(path: Path) -> Any:
     except pickle.UnpicklingError:
         if not zipfile.is_zipfile(path):
             raise UserError(f"{str(path)!r} is not a weight file, or is cut short or damaged") from None
-        raise UserError(f"{str(path)!r} holds Python objects other than tensors: it is not loaded, as it could run code") from None
+        raise UserError(
+            f"{str(path)!r} holds Python objects other than tensors: it is not loaded, as it could run code"
+        ) from None
     except Exception:
         raise UserError(f"{str(path)!r} is not a weight file, or is cut short or damaged") from None
 

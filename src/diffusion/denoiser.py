@@ -53,7 +53,9 @@ class GaussianDenoiser(Denoiser):
         super().__init__(network, **kwargs)
         self.schedule, self.coefficients = schedule, TARGETS[target]
         if target == "eps" and schedule(torch.ones(()))[0] < 1e-6:
-            raise UserError("target 'eps' says nothing of x_0 at t = 1 where this schedule has alpha = 0: use v, velocity or x_0")
+            raise UserError(
+                "target 'eps' says nothing of x_0 at t = 1 where this schedule has alpha = 0: use v, velocity or x_0"
+            )
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         # Solve  x_t = alpha x_0 + sigma eps,  out = p x_0 + q eps  for x_0.

@@ -1,4 +1,4 @@
-"""The one exception that means "the person asked for something that cannot be", with the sentence to show them."""
+"""Errors whose message is a sentence for the person at the keyboard, not for the programmer."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,10 @@ from difflib import get_close_matches
 
 class UserError(ValueError):
     """Its message is one sentence: what was wrong and what is allowed. Commands print it and exit with code 2."""
+
+
+class Failure(RuntimeError):
+    """Nothing was wrong with what was asked, but it failed; commands print the sentence and exit with code 1."""
 
 
 def unknown(kind: str, name: object, allowed: Iterable[object]) -> UserError:

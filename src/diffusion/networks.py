@@ -12,7 +12,9 @@ ACTIVATIONS = {"gelu": nn.GELU, "selu": nn.SELU, "silu": nn.SiLU, "relu": nn.ReL
 class Block(nn.Module):
     """Convolution, layer norm over the whole image, activation."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, size: tuple[int, int], activation: type[nn.Module]):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, size: tuple[int, int], activation: type[nn.Module]
+    ):
         super().__init__()
         self.net = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2),

@@ -1,4 +1,4 @@
-"""Random numbers that are a function of (seed, sample, draw): the same on every device, in every batch, after every resume.
+"""Random numbers that are a function of (seed, sample, draw): the same on every device, in every batch, on resume.
 
 A counter-based generator (Salmon et al., 2011) on the SplitMix64 finalizer (Steele et al., 2014): no state to save,
 no loop over samples, and sample 17 gets the same noise whoever its batch mates are.

@@ -1,0 +1,74 @@
+"""What every training command measures with: an extractor, the real images, their floor; and the table it prints."""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from torch import Tensor
+
+from commands.laboratory import Laboratory
+from commands.options import number, one_of
+from diffusion.experiment import SAMPLERS
+from diffusion.extractor import CLASSIFIERS, extractor, extractor_for
+from diffusion.metrics import Reference, Scores, floor, score
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+
+
+def add_measuring_options(parser: argparse.ArgumentParser) -> None:
+    """What is common to everything that samples and scores."""
+    group = parser.add_argument_group("sampling and scores")
+    group.add_argument(
+        "--sampler", type=one_of("sampler", SAMPLERS), default="ddim", help="ddpm adds noise at each step"
+    )
+    group.add_argument(
+        "--steps", type=number(int, 1), help="network calls a sample (default: 50 for ddim, all T for ddpm)"
+    )
+    group.add_argument("--eval-every", type=number(int, 1), default=1, help="epochs between two scores")
+    group.add_argument("--eval-samples", type=number(int, 2), default=1024, help="images a score is measured on")
+    group.add_argument("--eval-seeds", type=number(int, 1), default=3, help="seeds of the final score, for its spread")
+    group.add_argument("--features", type=one_of("features", ["auto", *CLASSIFIERS, "inception"]), default="auto",
+                       help="what FID and IS look through; auto is the classifier of the data set")  # fmt: skip
+    group.add_argument("--inception-weights", type=Path, help="Inception's file, if it cannot be downloaded")
+
+
+class Judge:
+    """Scores images of one data set, always with the same extractor, reference and floor."""
+
+    def __init__(self, lab: Laboratory):
+        args = lab.args
+        if args.features == "auto":
+            self.extractor = extractor_for(lab.config.dataset, WEIGHTS, lab.device)
+        else:
+            self.extractor = extractor(args.features, WEIGHTS, args.inception_weights, lab.device)
+        seen = lambda parts: lab.progress(parts, "real images")
+        with lab.accelerator.main_process_first():  # one looks at the real images, the others find it in the cache
+            self.reference = Reference.of(self.extractor, lab.data.images, args.data_root / "cache", seen)
+        test = lab.test.images[: args.eval_samples].tensor_split(lab.accelerator.num_processes)
+        self.floor = floor(test[lab.accelerator.process_index], self.reference)
+
+    def score(self, images: Tensor) -> Scores:
+        """Of this process's share of the images; every process must call."""
+        return score(images, self.reference)
+
+
+def table(lab: Laboratory, finals: list[Scores], real: Scores) -> str:
+    """The last words of a run: scores over seeds, the floor in the same columns, and what they were measured with."""
+    loss = next((f"{line['loss']:.4f}" for line in reversed(lab.history) if line["loss"] is not None), "–")
+    row = lambda *cells: "{:<26}{:>8}{:>17}{:>17}{:>21}".format(*cells)
+    over = lambda name, form: " ± ".join(f"{value:{form}}" for value in _mean_and_sd(finals, name))
+    form = {"fid": ".2f", "inception_score": ".2f", "kid": ".4f"}
+    spread = f"mean ± sd over {len(finals)} seeds" if len(finals) > 1 else "one seed, so no spread"
+    lines = [
+        row("", "loss", "FID", "IS", "KID"),
+        row(lab.name, loss, *(over(name, form[name]) for name in form)),
+        row("floor (real test images)", "–", *(f"{getattr(real, name):{form[name]}}" for name in form)),
+        f"N = {real.n:,} images a seed, {spread}; against all {real.n_reference:,} training images",
+        f"features: {real.extractor}, sha256 {real.sha256[:16]}",
+    ]
+    return "\n".join(lines + [f"warning: {finals[0].warning}"] * bool(finals[0].warning))
+
+
+def _mean_and_sd(finals: list[Scores], name: str) -> list[float]:
+    values = [getattr(each, name) for each in finals]
+    return [statistics.mean(values), statistics.stdev(values)] if len(values) > 1 else values

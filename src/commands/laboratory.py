@@ -1,0 +1,294 @@
+"""The engine of every training command: one run, its folder, and a loop over epochs that survives being killed."""
+
+import argparse
+import functools
+import json
+import math
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+from tqdm import tqdm
+
+from commands.options import number, one_of
+from commands.processes import computes_bf16, open_accelerator
+from diffusion import checkpoint, figures
+from diffusion.config import Config, checked
+from diffusion.data import DATASETS, load
+from diffusion.errors import UserError
+from diffusion.experiment import Experiment, build, sampling, save_weights, trajectory
+from diffusion.metrics import Scores
+from diffusion.training import LOOK_EVERY, Trainer
+
+RECIPE = ("lr", "batch_size", "precision", "seed")  # the settings that options may change
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM came, and everything is saved."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+def stoppable(main: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Make a main answer SIGINT and SIGTERM with the command that continues, and the signal's exit code."""
+
+    @functools.wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int | None:
+        try:
+            return main(argv)
+        except Stopped as stopped:
+            if os.environ.get("RANK", "0") == "0":
+                command = shlex.join(["python", *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
+                name = signal.Signals(stopped.number).name
+                print(f"\nstopped by {name}; the state is saved. Continue with\n  {command}")
+            return 128 + stopped.number
+
+    return wrapped
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """What is common to everything that trains."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--dataset", type=one_of("dataset", DATASETS), default="MNIST", help=", ".join(DATASETS))
+    group.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
+    group.add_argument("--out", type=Path, default=Path("."), help="where runs/, Plots/ and contents/ are made")
+    group.add_argument("--seed", type=number(int, 0), help="of weights, order and noise (default: 0)")
+    group.add_argument("--lr", type=number(float, 1e-9), help="learning rate (default: the preset's)")
+    group.add_argument("--batch-size", type=number(int, 1), help="of all processes together (default: 128)")
+    group.add_argument("--precision", type=one_of("precision", ["bf16", "fp32"]),
+                       help="of the network (default: bf16 where the processor computes in it)")  # fmt: skip
+    group.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto",
+                       help="auto is the GPU if there is one")  # fmt: skip
+    group.add_argument("--resume", action="store_true", help="continue this run from its last saved state")
+    group.add_argument("--limit-steps", type=number(int, 1), help="end the training after this many steps in all")
+    group.add_argument("--save-every", type=number(float, 0), default=60, help="seconds between saves in an epoch")
+
+
+class Laboratory:
+    """A run of a Config: trains epoch by epoch, keeps state, weights and scores in runs/{name}/."""
+
+    def __init__(self, base: Config, args: argparse.Namespace, kind: str, weights: str):
+        """`kind` is the first word of the run's name; `weights` names a weight file by {dataset} and {epoch}."""
+        self.accelerator = open_accelerator(args.device)
+        self.args, self.began = args, time.monotonic()
+        self.name = f"{kind}_{base.preset}" + (f"_{args.dataset}" if args.dataset != "MNIST" else "")
+        self.weights = weights.replace("{dataset}", args.dataset.lower())
+        self.folder: Path = args.out / "runs" / self.name
+        self.config = self._resolve(base)
+        with self.accelerator.main_process_first():  # one process fetches, the others find the files
+            self.data = load(self.config.dataset, "train", args.data_root, self.device)
+            self.test = load(self.config.dataset, "test", args.data_root, self.device)
+        self.experiment = build(self.config).to(self.device)
+        e = self.experiment
+        self.trainer = Trainer(e.denoiser, e.process, e.codec, self.data, self.config, self.accelerator)
+        self.history: list[dict[str, Any]] = []  # one record an epoch, the untrained epoch 0 first
+        self.seconds = 0.0  # of training, over all sessions
+        self.written: list[Path] = []
+        self._signal, self._training = 0, False
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    @property
+    def averaged(self) -> Experiment:
+        """The experiment with the averaged weights, those that are sampled and shipped."""
+        e = self.experiment
+        return Experiment(e.config, e.codec, e.process, self.trainer.ema, {})
+
+    # --- Train ---
+
+    def epochs(self, total: int) -> Iterator[int]:
+        """Train, yielding each epoch's number (0 is untrained) when its `record` is due. Raises Stopped."""
+        self._open_folder()
+        for number_ in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number_, self._on_signal)
+        per_epoch, limit = self.trainer.steps_per_epoch, self.args.limit_steps or math.inf
+        for epoch in range(len(self.history), total + 1):
+            self._train(int(min(epoch * per_epoch, limit)), f"epoch {epoch}/{total}")
+            yield epoch
+            if epoch * per_epoch >= limit:
+                return
+
+    def record(self, epoch: int, **scores: Any) -> None:
+        """Close an epoch: its weights, its line in metrics.jsonl, the state. `scores` are plain values."""
+        losses = self.trainer.losses[-self.trainer.steps_per_epoch :]
+        mean = sum(losses) / len(losses) if losses else None
+        line = {"epoch": epoch, "step": self.trainer.step, "loss": mean, "seconds": round(self.seconds, 1), **scores}
+        self.history.append(line)
+        if self.is_main:
+            about = {"epoch": epoch, "step": self.trainer.step, "holds": "ema", "loss": mean, "scores": scores}
+            path = self.folder / self.weights.format(epoch=epoch)
+            self.written.append(save_weights(path, self.averaged, **about))
+        self._save()
+
+    # --- Sample ---
+
+    def check_sampling(self, **how: Any) -> None:
+        """Raise UserError for impossible options now, not after an hour of training."""
+        sampling(self.experiment, **how)
+
+    def sample(self, count: int, seed: int, text: str, **how: Any) -> Tensor:
+        """This process's share of `count` samples of the averaged weights (n, C, H, W) in [0, 1]."""
+        shares = torch.arange(count, device=self.device).tensor_split(self.accelerator.num_processes)
+        index = shares[self.accelerator.process_index]
+        parts = [torch.empty(0, *self.config.shape, device=self.device)]
+        with self.bar(len(index) * len(sampling(self.experiment, **how)[1]), text, unit="step") as bar:
+            for part in index.split(256):
+                for images in trajectory(self.averaged, part, seed, **how):
+                    bar.update(len(images))
+                parts.append(images)
+        return torch.cat(parts)
+
+    def gather(self, share: Tensor) -> Tensor:
+        """The shares (n, …) of all processes, in order."""
+        return torch.cat(gather_all_tensors(share)) if self.accelerator.num_processes > 1 else share
+
+    # --- Show ---
+
+    def bar(self, total: int, text: str, **kwargs: Any) -> tqdm:
+        return tqdm(total=total, desc=text, disable=not self.is_main, leave=False, dynamic_ncols=True, **kwargs)
+
+    def progress(self, parts: Sequence[Tensor], text: str) -> Iterator[Tensor]:
+        """Pass the parts on, moving a bar."""
+        return iter(tqdm(parts, desc=text, disable=not self.is_main, leave=False, dynamic_ncols=True))
+
+    def draw(self, figure: Callable[..., Path], *args: Any, name: str, **kwargs: Any) -> None:
+        """Make a figure of that file name, on the main process, and note it for the report."""
+        if self.is_main:
+            self.written.append(figure(*args, path=self.args.out / name, **kwargs))
+
+    def draw_curves(self, real: Scores) -> None:
+        """Loss, FID and inception score against the epoch, with what real images score."""
+        title, per_epoch = f"{self.name}, {self.config.dataset}", self.trainer.steps_per_epoch
+        self.draw(figures.losses, self.trainer.losses, per_epoch, title=title, name=f"Plots/losses_for_{self.name}.png")
+        measured = [line for line in self.history if "fid" in line]
+        for key, label, stem in (("fid", "FID", "fid"), ("inception_score", "inception score", "incept_score")):
+            self.draw(
+                figures.curve,
+                [line["epoch"] for line in measured],
+                [line[key] for line in measured],
+                spread=[line["inception_score_sd"] for line in measured] if key == "inception_score" else None,
+                title=title,
+                label=f"{label} (N = {real.n:,}, {real.extractor})",
+                lines={"real test images": getattr(real, key)},
+                name=f"Plots/{stem}_for_{self.name}.png",
+            )
+
+    def report(self, table: str) -> None:
+        """Print the table, how long it took, and what was written where."""
+        if not self.is_main:
+            return
+        print(f"\n{table}\n{self.trainer.step:,} training steps took {self.seconds:.0f} s, "
+              f"this command {time.monotonic() - self.began:.0f} s; it wrote")  # fmt: skip
+        folders: dict[Path, dict[str, None]] = {}
+        for path in [*(self.folder / name for name in ("state.pt", "metrics.jsonl", "config.json")), *self.written]:
+            folders.setdefault(path.parent, {})[path.name] = None
+        for folder, names in folders.items():
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            print(f"  {folder}/: {', '.join([*names][:6])}{more}")
+
+    # --- Training, kept alive ---
+
+    def _train(self, until: int, text: str) -> None:
+        began = saved = time.monotonic()
+        self._training = True
+        with self.bar(until, text, initial=self.trainer.step, unit="step") as bar:
+            for step in self.trainer.train(until):
+                if step.number % LOOK_EVERY == 0:
+                    bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
+                bar.update(1)
+                stop, save = self._agree(step.number, time.monotonic() - saved >= self.args.save_every)
+                if stop or save:
+                    saved = time.monotonic()
+                    self.seconds, began = self.seconds + saved - began, saved
+                    self._save()
+                if stop:
+                    raise Stopped(stop)
+        self._training = False
+        self.seconds += time.monotonic() - began
+        self._save()
+        if self._signal:
+            raise Stopped(self._signal)
+
+    def _agree(self, step: int, save: bool) -> tuple[int, bool]:
+        """The signal and the wish to save of any process, known to all at the same step; asked for now and then."""
+        if self.accelerator.num_processes == 1:
+            return self._signal, save
+        if step % LOOK_EVERY:
+            return 0, False
+        wishes = self.accelerator.gather(torch.tensor([[self._signal, int(save)]], device=self.device))
+        return int(wishes[:, 0].max()), bool(wishes[:, 1].any())
+
+    def _on_signal(self, number_: int, frame: object) -> None:
+        self._signal = number_
+        if not self._training:  # sampling or measuring: the last state is on disk already
+            raise Stopped(number_)
+
+    # --- The folder ---
+
+    def _resolve(self, base: Config) -> Config:
+        """The preset with the options given; on --resume the saved config, which given options may not contradict."""
+        given = {key: getattr(self.args, key) for key in RECIPE if getattr(self.args, key) is not None}
+        given |= {"dataset": self.args.dataset, "shape": DATASETS[self.args.dataset].shape}
+        config = base.replace(**({"precision": "bf16" if computes_bf16(self.device) else "fp32"} | given))
+        path = self.folder / "config.json"
+        if not (self.args.resume and path.exists()):
+            return config
+        try:
+            saved = checked(json.loads(path.read_text()))
+        except json.JSONDecodeError:
+            raise UserError(f"{str(path)!r} is damaged: start anew without --resume") from None
+        for key in given:
+            if getattr(saved, key) != getattr(config, key):
+                raise UserError(
+                    f"the run in {str(self.folder)!r} was made with {key} {getattr(saved, key)}, not "
+                    f"{getattr(config, key)}: leave the option out, or start anew without --resume"
+                )
+        return saved
+
+    def _open_folder(self) -> None:
+        """Take up the saved state, or put an earlier run aside and write the first state: a bad disk shows at once."""
+        state = self.folder / "state.pt"
+        if self.args.resume and state.exists():
+            self._restore(checkpoint.load(state))
+            return
+        self.accelerator.wait_for_everyone()
+        if self.is_main:
+            if state.exists():
+                numbers = (self.folder.with_name(f"{self.name}.{i}") for i in range(1, 10**6))
+                aside = next(path for path in numbers if not path.exists())
+                os.rename(self.folder, aside)
+                print(f"the earlier run is kept in {aside}")
+            text = json.dumps(asdict(self.config), indent=2) + "\n"
+            checkpoint.write_atomically(self.folder / "config.json", lambda file: file.write(text.encode()))
+        self.accelerator.wait_for_everyone()
+        self._save()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.trainer.load_state(state["trainer"])
+        self.history, self.seconds = state["history"], state["seconds"]
+        per_epoch = self.trainer.steps_per_epoch
+        while self.history and self.history[-1]["step"] < self.history[-1]["epoch"] * per_epoch:
+            self.history.pop()  # an epoch that --limit-steps cut short is not done
+
+    def _save(self) -> None:
+        state = {"trainer": self.trainer.state(), "history": self.history, "seconds": self.seconds}
+        if self.is_main:
+            checkpoint.save(self.folder / "state.pt", state)
+            lines = "".join(json.dumps(line) + "\n" for line in self.history)
+            checkpoint.write_atomically(self.folder / "metrics.jsonl", lambda file: file.write(lines.encode()))

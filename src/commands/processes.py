@@ -1,0 +1,55 @@
+"""Several processes: one Accelerator, whichever launcher started us."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate import Accelerator
+
+from diffusion.errors import UserError
+
+
+def open_device(name: str) -> torch.device:
+    """The device of --device auto, cpu or cuda; UserError if it is a GPU and there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: there is no CUDA GPU here (allowed: auto, cpu)")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def open_accelerator(name: str) -> Accelerator:
+    """The Accelerator of --device; every process of a launch gets its own."""
+    device = open_device(name)
+    _start_the_others()
+    return Accelerator(cpu=device.type == "cpu")
+
+
+def _start_the_others() -> None:
+    """Make `accelerate launch --cpu --num_processes N` mean what it says.
+
+    Without MPI, accelerate 1.15 starts one process, names a MASTER_ADDR for the others and says nothing. This process
+    then becomes torchrun's launcher of all N, with the same script and arguments.
+    """
+    alone = "RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ and "PMI_RANK" not in os.environ
+    if not (alone and os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ):
+        return
+    launcher = " ".join(psutil.Process(os.getppid()).cmdline())
+    count = re.search(r"--num[_-]processes[= ](\d+)", launcher)
+    if not count:
+        raise UserError("accelerate started one process where several were asked for: "
+                        f"use torchrun --nproc-per-node N {' '.join(sys.argv)}")  # fmt: skip
+    port = os.environ.get("MASTER_PORT", "29500")
+    words = ["-m", "torch.distributed.run", "--nproc-per-node", count[1], "--master-port", port, *sys.argv]
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the processor has units for bfloat16; emulated, it would only be slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    try:
+        return "bf16" in Path("/proc/cpuinfo").read_text()  # avx512_bf16, amx_bf16; bf16 on Arm
+    except OSError:
+        return False

@@ -1,0 +1,75 @@
+"""Hyper-parameters as data: one frozen Config, and the table of presets."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from diffusion.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what is trained; saved with the weights. The comment of a field is its meaning."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    preset: str = "default"  # the line of the table it came from
+    dataset: str = "MNIST"  # a name in data.DATASETS
+    shape: tuple[int, int, int] = (1, 28, 28)  # (C, H, W) of an image
+    pixel_range: tuple[float, float] = (-0.5, 0.5)  # what [0, 1] becomes inside the process
+
+    process: Literal["gaussian"] = "gaussian"
+    schedule: Literal["linear", "cosine", "rectified"] = "linear"
+    timesteps: int = 1000  # T, of the linear schedule
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+    target: Literal["eps", "x_0", "v", "velocity"] = "eps"  # what the network regresses
+    variance: Literal["beta", "posterior"] = "beta"  # of the ancestral step's noise; the coursework adds beta
+    loss: Literal["l2", "l1"] = "l2"
+
+    network: Literal["cnn"] = "cnn"
+    hidden: tuple[int, ...] = (16, 32, 32, 16)  # channels of each block
+    activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
+
+    lr: float = 2e-4  # Adam's
+    batch_size: int = 128  # of all processes together
+    ema_decay: float = 0.999  # of the averaged weights, after their warm-up
+    precision: Literal["bf16", "fp32"] = "fp32"  # of the network's forward pass; weights are always float32
+    seed: int = 0
+
+    def replace(self, **changes: Any) -> "Config":
+        """A changed copy, checked like any other."""
+        return checked(asdict(replace(self, **changes)))
+
+
+def checked(values: dict[str, Any]) -> Config:
+    """The Config of a dict from outside (a file, a command line); UserError names the first wrong field."""
+    try:
+        return TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise unknown("setting", field, Config.__dataclass_fields__) from None
+        raise UserError(f"setting {field!r} cannot be {first['input']!r}: {first['msg'].lower()}") from None
+
+
+WIDE = (64, 128, 256, 128, 64)
+
+# fmt: off
+DDPM = {  # part 1; the last column is what `python src/part_1.py 20 PRESET` measured, see README
+    "default":       Config("default"),
+    "light":         Config("light", hidden=(16, 64, 16)),
+    "more_capacity": Config("more_capacity", hidden=WIDE),
+    "testing":       Config("testing", timesteps=100, lr=6e-4, activation="selu"),
+    "testing2":      Config("testing2", timesteps=1500, lr=4e-4),
+}
+# fmt: on
+
+
+def preset(table: dict[str, Config], name: str) -> Config:
+    """The named line of a table of presets."""
+    if name not in table:
+        raise unknown("preset", name, table)
+    return table[name]

@@ -1,0 +1,66 @@
+"""Pictures: grids of images and curves of a training. The only place that knows matplotlib."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files, never a window: the same on a laptop, a server and in CI
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from diffusion.checkpoint import write_atomically
+
+
+def grid(images: Tensor, path: Path, columns: int = 4, scale: int = 4) -> Path:
+    """Write images (N, C, H, W) in [0, 1] as one PNG, row by row, each pixel `scale` wide, a line between images."""
+    n, channels, height, width = images.shape
+    rows = -(-n // columns)
+    sheet = np.full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), 64, np.uint8)
+    for i, image in enumerate((images.float().clamp(0, 1) * 255).round().byte().cpu().numpy()):
+        top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
+        sheet[:, top : top + height, left : left + width] = image
+    pixels = sheet[0] if channels == 1 else sheet.transpose(1, 2, 0)
+    picture = Image.fromarray(pixels).resize((scale * sheet.shape[2], scale * sheet.shape[1]), Image.NEAREST)
+    return write_atomically(path, lambda file: picture.save(file, "PNG"))
+
+
+def losses(values: Sequence[float], steps_per_epoch: int, path: Path, title: str) -> Path:
+    """The loss of every step, thin, and its mean over each epoch (or twentieth of a short run), thick."""
+    figure, axes = plt.subplots(figsize=(6, 4))
+    if len(values):
+        values = np.asarray(values)
+        width = max(1, min(steps_per_epoch, len(values) // 20))
+        whole = len(values) // width * width
+        axes.plot(np.arange(1, len(values) + 1) / steps_per_epoch, values, lw=0.5, alpha=0.4, label="each step")
+        means = values[:whole].reshape(-1, width).mean(1)
+        axes.plot((np.arange(len(means)) + 1) * width / steps_per_epoch, means, label=f"mean over {width} steps")
+        axes.set_yscale("log")
+        axes.legend()
+    return _finish(figure, axes, path, title, "epoch", "loss")
+
+
+def curve(epochs: Sequence[int], values: Sequence[float], spread: Sequence[float] | None, path: Path,
+          title: str, label: str, lines: dict[str, float] | None = None) -> Path:  # fmt: skip
+    """One score against the epoch, with error bars, and named horizontal lines (what real images score)."""
+    figure, axes = plt.subplots(figsize=(6, 4))
+    axes.errorbar(epochs, values, yerr=spread, marker="o", ms=3, capsize=2)
+    for (name, height), style in zip((lines or {}).items(), ("--", ":", "-.")):
+        axes.axhline(height, ls=style, color="grey", label=f"{name}: {height:.2f}")
+    if lines:
+        axes.legend()
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return _finish(figure, axes, path, title, "epoch", label)
+
+
+def _finish(figure: plt.Figure, axes: plt.Axes, path: Path, title: str, x: str, y: str) -> Path:
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    plt.close(figure)
+    return write_atomically(path, lambda file: file.write(picture.getvalue()))

@@ -1,0 +1,176 @@
+"""Honest scores of generated images: FID, inception score and KID, with what they were measured through and against."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, distributed, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from diffusion import checkpoint
+from diffusion.errors import UserError
+from diffusion.extractor import Extractor, Progress, as_bytes
+
+KEPT = 10_000  # real images whose features are kept one by one, for the KID
+SPLITS = 10  # parts of the inception score
+SUBSETS, SUBSET_SIZE = 100, 1000  # draws of the KID, and images in each
+
+
+class Scores(NamedTuple):
+    """What `score` measured, and with what. The deviations are over parts of the images, not over seeds."""
+
+    fid: float  # Fréchet distance of the features, >= 0 (Heusel et al., 2017)
+    inception_score: float  # mean over the parts (Salimans et al., 2016)
+    inception_score_sd: float
+    kid: float  # mean over the draws (Bińkowski et al., 2018); unbiased, so that it may be a little below 0
+    kid_sd: float
+    n: int  # images measured, over all processes
+    n_reference: int  # real images they were compared with
+    extractor: str  # its name
+    sha256: str  # of its weights' file
+    warning: str  # a sentence if the FID has too few images to be trusted, otherwise empty
+
+    def __str__(self) -> str:
+        return (
+            f"FID {self.fid:.3f}, IS {self.inception_score:.2f} ± {self.inception_score_sd:.2f}, "
+            f"KID {self.kid:.5f} ± {self.kid_sd:.5f} ({self.n:,} images against {self.n_reference:,} real, "
+            f"{self.extractor}, sha256 {self.sha256[:8]}){self.warning and f'; {self.warning}'}"
+        )
+
+
+class Given(nn.Module):
+    """Stands where torchmetrics expects a network: what comes in are its features already, computed once for all."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.num_features = dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+# --- The real images ---
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What real images look like to an extractor; `of` makes one."""
+
+    extractor: Extractor
+    n: int
+    sum: Tensor  # (D,) float64, of all features f
+    outer: Tensor  # (D, D) float64, of all f fᵀ
+    features: Tensor  # (at most KEPT, D) of images drawn from all
+
+    @classmethod
+    def of(
+        cls, extractor: Extractor, images: Tensor, cache: str | Path | None = None, progress: Progress = iter
+    ) -> Self:
+        """Of real images (N, C, H, W), N >= 2, uint8 or in [0, 1]; kept in the folder `cache` for the next time."""
+        images = as_bytes(images)
+        if len(images) < 2:
+            raise UserError(f"a reference needs at least 2 real images, not {len(images)}")
+        digest = hashlib.sha256(f"{extractor.sha256} {tuple(images.shape)} {KEPT}".encode())
+        digest.update(images.cpu().contiguous().numpy().data)
+        path = cache and Path(cache) / f"reference_{digest.hexdigest()[:24]}.pth"
+        known = path and _read(path)
+        if not known:
+            known = _measure(extractor, images, progress)
+            if path:
+                checkpoint.save(path, {"kind": "reference", **known})
+        return cls(extractor, **known)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The content of a cached reference; None if it is absent or damaged."""
+    try:
+        content = checkpoint.load(path)
+    except UserError:
+        return None
+    return content if isinstance(content, dict) and content.pop("kind", None) == "reference" else None
+
+
+def _measure(extractor: Extractor, images: Tensor, progress: Progress) -> dict[str, Any]:
+    features, _ = extractor(images, progress=progress)
+    fid = FrechetInceptionDistance(Given(extractor.dim), sync_on_compute=False).to(features.device)
+    for part in features.split(KEPT):  # in float64 they would not all fit beside each other
+        fid.update(part.double(), real=True)
+    drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:KEPT].to(features.device)
+    sums = {"sum": fid.real_features_sum.cpu(), "outer": fid.real_features_cov_sum.cpu()}
+    return {"n": len(features), **sums, "features": features[drawn].cpu()}
+
+
+# --- The generated images ---
+
+
+def score(
+    images: Tensor, reference: Reference, seed: int = 0, batch_size: int = 500, progress: Progress = iter
+) -> Scores:
+    """Compare images (N, C, H, W), uint8 or in [0, 1], with real ones. `seed` draws the parts of IS and KID.
+
+    Under torch.distributed each process gives its part and all get the scores of the whole: every one has to call.
+    UserError if the images are unfit, or fewer than 2.
+    """
+    extractor = reference.extractor
+    features, logits = (_gather(each).double() for each in extractor(images, batch_size, progress))
+    n, device = len(features), features.device
+    if n < 2:
+        raise UserError(f"a score needs at least 2 images, not {n}")
+    given, alone = Given(extractor.dim), {"sync_on_compute": False}  # gathered already
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore", category=UserWarning):
+        torch.default_generator.manual_seed(seed)  # the metrics shuffle with it
+        fid = FrechetInceptionDistance(given, **alone).to(device)
+        fid.real_features_sum = reference.sum.to(device)
+        fid.real_features_cov_sum = reference.outer.to(device)
+        fid.real_features_num_samples = torch.tensor(reference.n, device=device)
+        fid.update(features, real=False)
+
+        inception = InceptionScore(given, splits=SPLITS, **alone)
+        inception.update(logits)
+        inception_score, inception_score_sd = inception.compute()
+
+        size = min(SUBSET_SIZE, n, len(reference.features))
+        kid = KernelInceptionDistance(given, subsets=SUBSETS, subset_size=size, **alone)
+        kid.update(reference.features.to(device).double(), real=True)
+        kid.update(features, real=False)
+        kid_mean, kid_sd = kid.compute()
+    return Scores(
+        fid=fid.compute().clamp(min=0).item(),  # rounding takes equal sets to -1e-12
+        inception_score=inception_score.item(),
+        inception_score_sd=inception_score_sd.item(),
+        kid=kid_mean.item(),
+        kid_sd=kid_sd.item(),
+        n=n,
+        n_reference=reference.n,
+        extractor=extractor.name,
+        sha256=extractor.sha256,
+        warning=_warning(min(n, reference.n), extractor.dim),
+    )
+
+
+def floor(images: Tensor, reference: Reference, n: int | None = None, **how: Any) -> Scores:
+    """The score of the first n real images of the test split: what a perfect generator would get with n samples."""
+    return score(images[:n], reference, **how)
+
+
+def agreement(extractor: Extractor, images: Tensor, labels: Tensor) -> float:
+    """The share of images, of all processes, in which a classifier sees the label that they were made for."""
+    if extractor.dataset == "ImageNet":
+        raise UserError(f"the {extractor.name} does not know the labels of these images: use a classifier's features")
+    _, logits = extractor(images)
+    return _gather(logits.argmax(1) == labels.to(logits.device)).double().mean().item()
+
+
+def _gather(part: Tensor) -> Tensor:
+    """The parts (N, …) of all processes, in their order; N may differ."""
+    return torch.cat(gather_all_tensors(part)) if distributed.is_initialized() else part
+
+
+def _warning(n: int, dim: int) -> str:
+    return "" if n >= 2 * dim else f"{n:,} images are too few for {dim} features: below {2 * dim:,} FID is far too high"

@@ -1,0 +1,140 @@
+"""Training as a generator of steps: resumable to the bit, the same on one process or many, guarded against NaN."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from diffusion.codec import Pixels
+from diffusion.config import Config
+from diffusion.data import Dataset, batches, steps_per_epoch
+from diffusion.denoiser import Denoiser
+from diffusion.errors import Failure
+from diffusion.noise import Noise
+from diffusion.process import Process
+
+LOOK_EVERY = 20  # steps between two looks at the device: each one would make a GPU wait for the CPU
+
+
+class Diverged(Failure):
+    """The loss or a gradient stopped being finite; no weight was touched by it."""
+
+
+class Step(NamedTuple):
+    """One optimizer step. `loss` is fresh every LOOK_EVERY steps (and at the end), otherwise the last one looked at."""
+
+    number: int  # counted from 1, over all epochs
+    loss: float
+
+
+class Loss(nn.Module):
+    """A denoiser whose forward is its loss: what data-parallel wrappers can hook into."""
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.denoiser.loss(x_0, x_t, t, cond)
+
+
+class Trainer:
+    """Trains a denoiser and keeps its moving average. Its `state` is all that the rest of the training depends on.
+
+    Every random number is a function of (config.seed, step, place in the global batch), so there is no generator to
+    save, and two processes with half a batch each do what one does with the whole.
+    """
+
+    def __init__(self, denoiser: Denoiser, process: Process, codec: Pixels, data: Dataset, config: Config,
+                 accelerator: Accelerator):  # fmt: skip
+        self.process, self.codec, self.data, self.config, self.accelerator = process, codec, data, config, accelerator
+        self.denoiser = denoiser.to(accelerator.device)
+        self.ema = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
+        # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
+        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=config.lr, fused=True)
+        if accelerator.device.type == "cuda":
+            self.denoiser.network.compile()
+        self.loss = accelerator.prepare_model(Loss(self.denoiser))
+        self.losses: list[float] = []  # of every step so far, mean over processes
+        self.pending: list[Tensor] = []  # (loss, gradient norm) of the steps not yet looked at
+        self.bad = torch.zeros((), device=accelerator.device)  # 1 from the first non-finite step on
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return len(self.losses) + len(self.pending)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.data, self.config.batch_size)
+
+    def train(self, until: int) -> Iterator[Step]:
+        """Train up to step `until`, yielding after every step. Raises Diverged. May be left at any step."""
+        look_every = 1 if self.accelerator.device.type == "cpu" else LOOK_EVERY
+        stream = self.batches()
+        while self.step < until:
+            batch = next(stream)
+            self.pending.append(self.update(self.codec.encode(batch.images)))
+            if self.step % look_every == 0 or self.step == until:
+                self.look()
+            yield Step(self.step, self.losses[-1] if self.losses else float("nan"))
+
+    def batches(self) -> Iterator:
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        return batches(self.data, self.config.batch_size, self.config.seed, self.step, rank, world)
+
+    def update(self, x_0: Tensor) -> Tensor:
+        """One step on a local batch (B, C, H, W); returns (loss, gradient norm) on the device."""
+        first = self.step * self.config.batch_size + self.accelerator.process_index * len(x_0)
+        noise = Noise(self.config.seed, torch.arange(first, first + len(x_0), device=x_0.device))
+        t = self.process.draw_time(noise)
+        loss = self.loss(x_0, self.process.degrade(x_0, t, noise), t)
+        self.accelerator.backward(loss)
+        parameters = list(self.denoiser.parameters())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        self.bad = torch.maximum(self.bad, (~torch.isfinite(loss.detach() + norm)).float())
+        self.optimizer.found_inf = self.bad
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average()
+        return torch.stack([loss.detach(), norm])
+
+    def average(self) -> None:
+        """Move the averaged weights; the warm-up lets them leave the random start quickly."""
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.denoiser.parameters()), 1 - decay)
+
+    def look(self) -> None:
+        """Bring the pending losses to the CPU, averaged over the processes; raise Diverged if one is not finite."""
+        if not self.pending:
+            return
+        values = self.accelerator.reduce(torch.stack(self.pending), "mean").cpu()  # (steps, 2)
+        for loss, norm in values.tolist():
+            if not (abs(loss) < float("inf") and abs(norm) < float("inf")):
+                raise Diverged(
+                    f"step {len(self.losses) + 1}: the loss is {loss:g} and the gradient norm {norm:g} at lr "
+                    f"{self.config.lr:g}; the step was not taken. A smaller lr or fp32 precision may help."
+                )
+            self.losses.append(loss)
+        self.pending.clear()
+
+    def state(self) -> dict[str, Any]:
+        """Plain tensors and values, for checkpoint.save."""
+        self.look()
+        return {
+            "denoiser": self.denoiser.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`."""
+        self.denoiser.load_state_dict(state["denoiser"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.losses = state["losses"].tolist()
+        self.pending.clear()

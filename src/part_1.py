@@ -1,0 +1,57 @@
+"""Part 1: train a DDPM, and after every epoch look at its digits, its loss, FID and inception score.
+
+python src/part_1.py 1 default             one epoch, a few minutes on a laptop
+python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoch 20
+"""
+
+import torch
+
+from commands.judge import Judge, add_measuring_options, table
+from commands.laboratory import Laboratory, add_training_options, stoppable
+from commands.options import Parser, number, one_of, run
+from diffusion import figures
+from diffusion.config import DDPM, preset
+from diffusion.experiment import degraded
+
+
+def parser() -> Parser:
+    p = Parser(prog="python src/part_1.py", description=__doc__)
+    p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained model and its samples")
+    p.add_argument("preset", metavar="PRESET", type=one_of("preset", DDPM), help=f"one of {', '.join(DDPM)}")
+    add_training_options(p)
+    add_measuring_options(p)
+    return p
+
+
+@stoppable
+def main(argv: list[str] | None = None) -> None:
+    # --- Setup ---
+    args = parser().parse_args(argv)
+    lab = Laboratory(preset(DDPM, args.preset), args, "DDPM", f"ddpm_{{dataset}}_{{epoch}}_{args.preset}.pth")
+    how = {"sampler": args.sampler, "steps": args.steps}
+    lab.check_sampling(**how)
+    judge = Judge(lab)
+    originals = lab.test.images[:16]
+    for t in (0, 0.25, 0.5, 0.75, 1):
+        name = f"Plots/ddpm_degraded_sample_{round(t * lab.config.timesteps)}.png"
+        lab.draw(figures.grid, degraded(lab.experiment, originals, torch.tensor(t)), name=name)
+
+    for epoch in lab.epochs(args.epochs):  # --- Train ---
+        # --- Sample ---
+        stem, due = f"{epoch:04d}_{args.preset}.png", epoch % args.eval_every == 0 or epoch == args.epochs
+        images = lab.sample(args.eval_samples if due else 16, lab.config.seed, f"samples of epoch {epoch}", **how)
+        lab.draw(figures.grid, lab.gather(images)[:16], name=f"contents/ddpm_sample_{stem}")
+        ladder = degraded(lab.experiment, originals, torch.arange(1, 17) / 16)  # from nearly clean to pure noise
+        lab.draw(figures.grid, ladder, name=f"contents/ddpm_degraded_{stem}")
+        # --- Measure ---
+        lab.record(epoch, **(judge.score(images)._asdict() if due else {}))
+        lab.draw_curves(judge.floor)
+
+    # --- Report ---
+    seeds = range(lab.config.seed, lab.config.seed + args.eval_seeds)
+    finals = [judge.score(lab.sample(args.eval_samples, seed, f"seed {seed}", **how)) for seed in seeds]
+    lab.report(table(lab, finals, judge.floor))
+
+
+if __name__ == "__main__":
+    run(main)

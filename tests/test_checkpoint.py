@@ -1,0 +1,151 @@
+"""Files are whole or absent, and nothing in them is ever run."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from diffusion import checkpoint
+from diffusion.config import Config
+from diffusion.errors import UserError
+from diffusion.experiment import build, find_weights, load_weights, save_weights
+
+TINY = Config(hidden=(3, 3), timesteps=5, dataset="MNIST")
+
+
+def test_save_and_load_are_inverse(tmp_path):
+    content = {"a": torch.randn(3), "b": [1, "two", None, 0.5]}
+    back = checkpoint.load(checkpoint.save(tmp_path / "deep" / "x.pt", content))
+    assert torch.equal(back["a"], content["a"]) and back["b"] == content["b"]
+    assert os.listdir(tmp_path / "deep") == ["x.pt"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
+    path = checkpoint.save(tmp_path / "x.pt", {"a": 1})
+
+    def full_disk(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write_atomically(path, full_disk)
+    assert checkpoint.load(path) == {"a": 1}
+    assert os.listdir(tmp_path) == ["x.pt"]
+
+
+LIMITED = """
+import resource, signal, sys, torch
+from diffusion import checkpoint
+checkpoint.save(sys.argv[1], {"a": 1})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as a full disk: the write stops in the middle
+try:
+    checkpoint.save(sys.argv[1], {"a": torch.zeros(1_000_000)})
+except OSError as error:
+    print("OSError", error)
+"""
+
+
+def test_a_write_that_stops_in_the_middle_is_an_oserror_and_keeps_the_old_file(tmp_path):
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "x.pt")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, capture_output=True, text=True)
+    assert "OSError" in done.stdout, done.stderr
+    assert checkpoint.load(tmp_path / "x.pt") == {"a": 1}
+    assert os.listdir(tmp_path) == ["x.pt"]
+
+
+def test_kill_9_in_a_save_leaves_the_old_or_the_new_file(tmp_path):
+    """A process saves in a tight loop and is killed: what is there always loads, and is one of the whole states."""
+    path = tmp_path / "x.pt"
+    code = (
+        "import sys, torch; from diffusion import checkpoint\n"
+        "for i in range(10**6): checkpoint.save(sys.argv[1], {'i': i, 'x': torch.full((300_000,), float(i))})"
+    )
+    env = {**os.environ, "PYTHONPATH": "src"}
+    for wait in (0.05, 0.17, 0.31):
+        path.unlink(missing_ok=True)
+        child = subprocess.Popen([sys.executable, "-c", code, str(path)], env=env)
+        while not path.exists():
+            time.sleep(0.01)
+            assert child.poll() is None
+        time.sleep(wait)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        content = checkpoint.load(path)
+        assert (content["x"] == content["i"]).all()
+
+
+def test_an_experiment_comes_back_as_it_was(tmp_path):
+    experiment = build(TINY)
+    save_weights(tmp_path / "w.pth", experiment, epoch=3, holds="ema", scores={"fid": 1.5})
+    back = load_weights(find_weights("w", [tmp_path]))
+    assert back.config == TINY and back.about == {"epoch": 3, "holds": "ema", "scores": {"fid": 1.5}}
+    x, t = torch.randn(2, 1, 28, 28), torch.rand(2)
+    assert torch.equal(back.denoiser(x, t), experiment.denoiser(x, t))
+
+
+def test_building_is_a_function_of_the_seed_and_leaves_the_global_generator_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    a, b, c = build(TINY), build(TINY), build(TINY.replace(seed=1))
+    assert torch.equal(torch.rand(3), expected)
+    weight = lambda e: e.denoiser.network.blocks[0].net[0].weight
+    assert torch.equal(weight(a), weight(b)) and not torch.equal(weight(a), weight(c))
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch exploded",)
+
+
+def spoil(path, how):
+    """Make a good file into a bad one."""
+    good = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(good[: len(good) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("these are not the weights you are looking for")
+    elif how == "pickle":
+        path.write_bytes(pickle.dumps(Bomb()))
+    elif how == "code":
+        torch.save({"config": Bomb()}, path)
+    elif how == "other":
+        torch.save({"weights": torch.zeros(3)}, path)
+    elif how == "list":
+        torch.save([1, 2], path)
+    elif how == "absent":
+        path.unlink()
+    elif how in ("architecture", "setting", "value"):
+        content = torch.load(path, weights_only=True)
+        change = {"architecture": ("hidden", (5, 5)), "setting": ("tmesteps", 5), "value": ("lr", "fast")}[how]
+        content["config"][change[0]] = change[1]
+        torch.save(content, path)
+
+
+@pytest.mark.parametrize("how, says", [
+    ("truncated", "cut short"), ("empty", "cut short"), ("text", "not a weight file"), ("pickle", "not"),
+    ("code", "could run code"), ("other", "not a weight file"), ("list", "not a weight file"), ("absent", "no file"),
+    ("architecture", "do not fit"), ("setting", "did you mean 'timesteps'"), ("value", "setting 'lr'"),
+])  # fmt: skip
+def test_a_bad_weight_file_gives_one_sentence_and_runs_nothing(tmp_path, monkeypatch, how, says):
+    monkeypatch.chdir(tmp_path)
+    path = save_weights(tmp_path / "w.pth", build(TINY))
+    spoil(path, how)
+    with pytest.raises(UserError, match=says) as caught:
+        load_weights(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest(tmp_path):
+    save_weights(tmp_path / "ddpm_mnist_1_default.pth", build(TINY))
+    with pytest.raises(UserError, match="did you mean 'ddpm_mnist_1_default'"):
+        find_weights("ddpm_mnist_1_defualt", [tmp_path])

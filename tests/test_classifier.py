@@ -1,0 +1,83 @@
+"""The classifier learns, its augmentation moves and mirrors, its file holds what was measured."""
+
+import itertools
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from commands import train_classifier
+from diffusion import checkpoint, classifier
+from diffusion.classifier import Classifier
+from diffusion.data import Dataset, batches
+from diffusion.errors import UserError
+
+
+def stripes(n: int, seed: int = 0) -> Dataset:
+    """Images with a bright line, across (0) or down (1), anywhere."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (n,), generator=draw)
+    images = torch.randint(100, (n, 1, 8, 8), generator=draw)
+    for image, label, place in zip(images, labels, torch.randint(1, 7, (n,), generator=draw)):
+        (image if label == 0 else image.mT)[0, place] += 150
+    return Dataset("stripes", images.byte(), labels, ("across", "down"))
+
+
+def test_an_augmented_image_is_the_image_moved_and_perhaps_mirrored():
+    torch.manual_seed(0)
+    image = torch.randint(1, 255, (1, 3, 6, 4), dtype=torch.uint8)
+    moved = lambda x: [F.pad(x, [1] * 4)[0, :, i : i + 6, j : j + 4] for i, j in itertools.product(range(3), range(3))]
+    for flip, allowed in ((False, moved(image)), (True, moved(image) + moved(image.flip(3)))):
+        seen = classifier.augment(image.expand(400, 3, 6, 4), flip)
+        which = [[torch.equal(x, y) for y in allowed].index(True) for x in seen]  # ValueError if it is none of them
+        assert set(which) == set(range(len(allowed)))
+
+
+def test_it_learns_and_its_average_is_better_than_chance():
+    torch.manual_seed(0)
+    data, test = stripes(600), stripes(300, seed=1)
+    network = Classifier((1, 8, 8), 2, width=8)
+    before = classifier.accuracy(network.eval(), test.images, test.labels)
+    steps = list(classifier.train(network, batches(data, 50, seed=0), steps=60))
+    assert len(steps) == 60 and before < 0.8
+    assert classifier.accuracy(steps[-1].ema, test.images, test.labels) > 0.95
+    assert not steps[-1].ema.training
+
+
+def test_the_logits_are_the_head_of_128_features_and_the_input_scale_does_not_matter_in_training():
+    network = Classifier((3, 8, 8), 10).train()
+    images = torch.rand(64, 3, 8, 8)
+    assert network.features(images).shape == (64, 128) and network.features(images).min() >= 0
+    torch.testing.assert_close(network(images), network.head(network.features(images)))
+    torch.testing.assert_close(network(images), network(images * 0.5 + 0.2), atol=2e-2, rtol=0)
+
+
+def test_a_file_is_the_classifier_rounded_to_half(tmp_path):
+    network = Classifier((1, 8, 8), 2, width=8)
+    network.head.bias.data.fill_(1 / 3)
+    path = classifier.save(tmp_path / "c.pth", network, "stripes", accuracy=0.5)
+    back, facts = classifier.load(path)
+    assert facts == {"kind": "classifier", "dataset": "stripes", "accuracy": 0.5}
+    assert not back.training and back.head.bias.dtype == torch.float32
+    for name, value in network.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value.half().to(value.dtype)), name
+    checkpoint.save(path, {**torch.load(path), "state": {}})
+    with pytest.raises(UserError, match="not a classifier of this version"):
+        classifier.load(path)
+
+
+def test_the_command_measures_what_it_writes(tmp_path, monkeypatch, capsys):
+    splits = {"train": stripes(512), "test": stripes(200, seed=1)}
+    monkeypatch.setattr(train_classifier, "load", lambda name, split, root, device: splits[split])
+    out = tmp_path / "c.pth"
+    train_classifier.main(["--epochs", "2", "--device", "cpu", "--seed", "3", "--out", str(out)])
+    network, facts = classifier.load(out)
+    test = splits["test"]
+    assert facts["accuracy"] == classifier.accuracy(network, test.images, test.labels)
+    assert {**facts, "accuracy": None} == {
+        "kind": "classifier", "dataset": "MNIST", "accuracy": None, "n_test": 200, "seed": 3, "epochs": 2
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert re.search(rf"test accuracy {facts['accuracy']:.2%} of 200", said)
+    assert str(out) in said and checkpoint.sha256(out) in said

@@ -1,0 +1,180 @@
+"""Training: two processes are one, a resume is bit-exact, and nothing that is not finite reaches a weight."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from diffusion import checkpoint
+from diffusion.config import Config
+from diffusion.data import Dataset
+from diffusion.experiment import build
+from diffusion.training import Diverged, Trainer
+
+CONFIG = Config(hidden=(4, 4), timesteps=10, batch_size=16, lr=1e-3)
+
+
+def digits(n=100):
+    """Random images: training must be exact on any data."""
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, 1, 28, 28), generator=g, dtype=torch.uint8)
+    return Dataset("MNIST", images, torch.zeros(n, dtype=torch.long), ("0",))
+
+
+def trainer(config=CONFIG, data=None):
+    e = build(config)
+    return Trainer(e.denoiser, e.process, e.codec, data or digits(), config, Accelerator(cpu=True))
+
+
+def run(t, until):
+    for _ in t.train(until):
+        pass
+    return t
+
+
+def same(a, b):
+    """Whether two states are equal to the bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_is_the_unbroken_run_to_the_bit(tmp_path, precision):
+    config = CONFIG.replace(precision=precision)
+    whole = run(trainer(config), 15)  # two and a half epochs of six steps
+    broken = run(trainer(config), 7)
+    path = checkpoint.save(tmp_path / "state.pt", broken.state())
+    resumed = trainer(config)
+    resumed.load_state(checkpoint.load(path))
+    assert same(run(resumed, 15).state(), whole.state())
+    assert not same(broken.state(), whole.state())
+
+
+def test_leaving_the_generator_and_coming_back_changes_nothing():
+    a, b = run(trainer(), 9), trainer()
+    for until in (1, 4, 9):
+        run(b, until)
+    assert same(a.state(), b.state())
+
+
+def test_the_seed_decides():
+    assert same(run(trainer(), 3).state(), run(trainer(), 3).state())
+    assert not same(run(trainer(), 3).state(), run(trainer(CONFIG.replace(seed=1)), 3).state())
+
+
+def test_training_learns():
+    """Real learning, not only bookkeeping: on constant images the x_0 loss falls well below its start."""
+    data = Dataset("MNIST", torch.full((64, 1, 28, 28), 200, dtype=torch.uint8), torch.zeros(64).long(), ("0",))
+    t = run(trainer(CONFIG.replace(target="x_0", lr=1e-2), data), 60)
+    assert sum(t.losses[-5:]) < 0.2 * sum(t.losses[:5])
+
+
+def test_the_average_follows_the_weights_with_a_warm_up():
+    t = trainer()
+    expected = [p.detach().clone() for p in t.denoiser.parameters()]
+    for n in range(5):
+        run(t, n + 1)
+        keep = min(0.999, (n + 1) / (n + 10))
+        expected = [keep * e + (1 - keep) * p.detach() for e, p in zip(expected, t.denoiser.parameters())]
+    for a, b in zip(t.ema.parameters(), expected):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("poison", ["weight", "gradient"])
+def test_what_is_not_finite_stops_before_the_optimizer_step(poison):
+    t = run(trainer(), 3)
+    weights, moments = copy.deepcopy(t.denoiser.state_dict()), copy.deepcopy(t.optimizer.state_dict())
+    if poison == "weight":  # a NaN in the forward pass
+        with torch.no_grad():
+            t.codec.low = float("nan")
+    else:  # a finite loss with an infinite gradient
+        next(t.denoiser.parameters()).register_hook(lambda g: g * float("inf"))
+    with pytest.raises(Diverged, match=r"step 4: the loss is .* gradient norm .* lr 0.001"):
+        run(t, 10)
+    assert same(weights, t.denoiser.state_dict()) and same(moments, t.optimizer.state_dict())
+    assert len(t.losses) == 3
+    with pytest.raises(Diverged):
+        t.state()  # nor does it become a checkpoint
+
+
+def test_the_guard_holds_until_the_next_look(monkeypatch):
+    """On a GPU the loss is read every 20 steps: the steps after the bad one must not be taken either."""
+    t = run(trainer(), 3)
+    weights = copy.deepcopy(t.denoiser.state_dict())
+    low = t.codec.low
+    monkeypatch.setattr(t, "look", lambda: None)
+    for n in range(4, 8):
+        t.codec.low = float("nan") if n == 5 else low
+        if n == 5:
+            weights = copy.deepcopy(t.denoiser.state_dict())
+        run(t, n)
+    assert same(weights, t.denoiser.state_dict())
+    monkeypatch.undo()
+    with pytest.raises(Diverged, match="step 5"):
+        t.look()
+
+
+TWO = """
+import sys, torch
+sys.path.insert(0, "tests")
+from test_training import CONFIG, digits, run, trainer
+t = trainer(CONFIG.replace(batch_size=128), digits(300))
+gradients = []
+next(t.denoiser.parameters()).register_hook(lambda g: gradients.append(g.clone()))
+run(t, 20)
+state = t.state()
+state["processes"] = t.accelerator.num_processes
+if t.accelerator.is_main_process:
+    torch.save(state, sys.argv[1])
+"""
+
+
+def test_two_processes_with_64_each_do_what_one_does_with_128(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
+    env = {**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    subprocess.run([sys.executable, str(script), str(one)], env=env, check=True, capture_output=True)
+    subprocess.run([sys.executable, *launch, str(script), str(two)], env=env, check=True, capture_output=True)
+    one, two = torch.load(one, weights_only=True), torch.load(two, weights_only=True)
+    assert (one.pop("processes"), two.pop("processes")) == (1, 2)
+    torch.testing.assert_close(one["denoiser"], two["denoiser"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(one["ema"], two["ema"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(one["losses"], two["losses"], atol=1e-6, rtol=1e-5)
+
+
+def test_the_gradients_of_two_half_batches_average_to_that_of_the_whole():
+    """The same theorem inside one process: parts 0 and 1 of the batch, with their own noise and times."""
+
+    def gradient(rank, world):
+        t = trainer()
+        t.accelerator = Ranked(t.accelerator, rank, world)
+        t.optimizer.step = lambda: None
+        kept = []
+        t.optimizer.zero_grad = lambda: kept.extend(p.grad.clone() for p in t.denoiser.parameters())
+        run(t, 1)
+        return kept
+
+    whole, halves = gradient(0, 1), [gradient(rank, 2) for rank in (0, 1)]
+    for g, a, b in zip(whole, *halves):
+        torch.testing.assert_close((a + b) / 2, g, atol=1e-6, rtol=1e-4)
+
+
+class Ranked:
+    """An accelerator that says it is one of several processes."""
+
+    def __init__(self, accelerator, rank, world):
+        self.accelerator, self.process_index, self.num_processes = accelerator, rank, world
+
+    def __getattr__(self, name):
+        return getattr(self.accelerator, name)
