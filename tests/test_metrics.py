@@ -95,7 +95,7 @@ def test_kid_is_the_unbiased_mmd_of_a_cubic_kernel():
     off = lambda m: (m.sum() - np.trace(m)) / (60 * 59)
     expected = off(k(x, x)) + off(k(y, y)) - 2 * k(x, y).mean()
     result = score(a, Reference.of(flat(), b))
-    assert (result.kid, result.kid_sd) == (pytest.approx(expected, rel=1e-5), pytest.approx(0, abs=1e-9))
+    assert (result.kid, result.kid_sd) == (pytest.approx(expected, rel=1e-3), pytest.approx(0, abs=1e-6))
 
 
 def test_kid_is_near_zero_for_the_same_distribution_only(monkeypatch):
@@ -134,10 +134,10 @@ def test_a_score_depends_on_its_seed_and_leaves_the_global_generator_alone():
 
 
 def test_a_callers_autocast_does_not_change_the_scores():
-    eye, (images, _) = shipped("MNIST"), real("MNIST", "test", 100)
+    eye, (images, _) = shipped("MNIST"), real("MNIST", "test", 300)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = eye(images)
-    assert all(torch.equal(a, b) for a, b in zip(inside, eye(images)))
+        inside = score(images[:100], Reference.of(eye, images[100:]))
+    assert inside == score(images[:100], Reference.of(eye, images[100:]))
 
 
 def everything(images: Tensor) -> list:
@@ -305,7 +305,7 @@ def test_a_file_that_is_not_inception_is_refused_before_it_is_opened(tmp_path):
             return (Path(tmp_path / "sprung").write_text, ("!",))
 
     path = tmp_path / extractor.INCEPTION_FILE
-    path.write_bytes(pickle.dumps(Trap()))
+    path.write_bytes(pickle.dumps(Trap(), protocol=2))
     with pytest.raises(UserError, match="is not FID's Inception-v3: its sha256"):
         extractor.extractor("inception", inception_weights=path)
     with pytest.raises(UserError, match="is not FID's Inception-v3: its sha256"):
