@@ -51,6 +51,7 @@ class Trainer:
     def __init__(self, denoiser: Denoiser, process: Process, codec: Pixels, data: Dataset, config: Config,
                  accelerator: Accelerator):  # fmt: skip
         self.process, self.codec, self.data, self.config, self.accelerator = process, codec, data, config, accelerator
+        self.steps_per_epoch = steps_per_epoch(data, config.batch_size)  # refuses a batch that cannot be filled
         self.denoiser = denoiser.to(accelerator.device)
         self.ema = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
@@ -66,10 +67,6 @@ class Trainer:
     def step(self) -> int:
         """Steps done."""
         return len(self.losses) + len(self.pending)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.config.batch_size)
 
     def train(self, until: int) -> Iterator[Step]:
         """Train up to step `until`, yielding after every step. Raises Diverged. May be left at any step."""
