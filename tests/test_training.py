@@ -87,6 +87,7 @@ def test_the_average_follows_the_weights_with_a_warm_up():
         expected = [keep * e + (1 - keep) * p.detach() for e, p in zip(expected, t.denoiser.parameters())]
     for a, b in zip(t.ema.parameters(), expected):
         torch.testing.assert_close(a, b)
+        assert not a.requires_grad  # or every step's graph would be kept
 
 
 @pytest.mark.parametrize("poison", ["weight", "gradient"])

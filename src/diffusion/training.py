@@ -56,8 +56,9 @@ class Trainer:
         self.ema = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=config.lr, fused=True)
-        if accelerator.device.type == "cuda":
+        if accelerator.device.type == "cuda":  # a CPU gains nothing; the compiler also turns to channels_last by itself
             self.denoiser.network.compile()
+            self.ema.network.compile()
         self.loss = accelerator.prepare_model(Loss(self.denoiser))
         self.losses: list[float] = []  # of every step so far, mean over processes
         self.pending: list[Tensor] = []  # (loss, gradient norm) of the steps not yet looked at
@@ -99,6 +100,7 @@ class Trainer:
         self.average()
         return torch.stack([loss.detach(), norm])
 
+    @torch.no_grad()
     def average(self) -> None:
         """Move the averaged weights; the warm-up lets them leave the random start quickly."""
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
