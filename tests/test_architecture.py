@@ -16,6 +16,7 @@ FLOORS = [
     "checkpoint",
     "schedule networks noise config data classifier codec",
     "process autoencoder captions extractor coursework",
+    "averaging",
     "denoiser",
     "sampler guidance training metrics",
     "experiment figures",

@@ -70,11 +70,15 @@ def test_a_file_is_the_classifier_rounded_to_half(tmp_path):
 def test_the_command_measures_what_it_writes(tmp_path, monkeypatch, capsys):
     splits = {"train": stripes(512), "test": stripes(200, seed=1)}
     monkeypatch.setattr(train_classifier, "load", lambda name, split, root, device: splits[split])
+    accuracy, measured = classifier.accuracy, []
+    monkeypatch.setattr(classifier, "accuracy", lambda *args: measured.append(args[0]) or accuracy(*args))
     out = tmp_path / "c.pth"
     train_classifier.main(["--epochs", "2", "--device", "cpu", "--seed", "3", "--out", str(out)])
     network, facts = classifier.load(out)
+    for name, value in measured[0].state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name  # what was measured is rounded already
     test = splits["test"]
-    assert facts["accuracy"] == classifier.accuracy(network, test.images, test.labels)
+    assert facts["accuracy"] == accuracy(network, test.images, test.labels)
     assert {**facts, "accuracy": None} == {
         "kind": "classifier", "dataset": "MNIST", "accuracy": None, "n_test": 200, "seed": 3, "epochs": 2
     }  # fmt: skip

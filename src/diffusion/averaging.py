@@ -1,0 +1,58 @@
+"""Cold diffusion by averaging: rows or columns of an image are replaced by their mean, a group of lines at a time."""
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import unknown
+from diffusion.process import Draw, Process, column
+
+ORDERS = ("random", "inside-out", "outside-in")
+
+
+def line_order(name: str, lines: int, seed: int = 0) -> Tensor:
+    """The (lines,) line numbers in the order in which they are averaged."""
+    if name not in ORDERS:
+        raise unknown("order", name, ORDERS)
+    if name == "random":
+        return torch.randperm(lines, generator=torch.Generator().manual_seed(seed))
+    distance = (torch.arange(lines) - (lines - 1) / 2).abs()
+    return distance.argsort(descending=name == "outside-in", stable=True)
+
+
+class Averaging(Process):
+    """At t = k/T the first k groups of an order are averaged, each to one number: the joint mean of all its lines.
+
+    `order` (T, lines per group) holds line numbers; `axis` says whether lines are rows or columns. With `noise` > 0,
+    every degraded image also carries Gaussian noise of that standard deviation, which the step draws afresh by `eta`.
+    """
+
+    def __init__(self, axis: str, order: Tensor, noise: float = 0.0, eta: float = 0.0):
+        super().__init__()
+        self.timesteps, self.noise, self.eta = len(order), noise, eta
+        self.along = {"row": -1, "col": -2}[axis]  # the dimension of an image that a line runs along
+        rank = torch.empty(order.numel(), dtype=torch.long)
+        rank[order.flatten()] = torch.arange(order.numel()) // order.shape[1] + 1
+        self.register_buffer("rank", rank)  # (lines,) the step at which each line is averaged
+        together = (rank[:, None] == rank).double()
+        self.register_buffer("share", together / together.sum(1), persistent=False)  # (lines, lines)
+
+    def means(self, x: Tensor) -> Tensor:
+        """The joint mean of each line's group: (B, C, H, 1) for rows, (B, C, 1, W) for columns."""
+        return (x.mean(self.along) @ self.share.to(x.dtype).T).unsqueeze(self.along)
+
+    def blurred(self, x_0: Tensor, t: Tensor) -> Tensor:
+        """D(x_0, t) without noise."""
+        step = column((t * self.timesteps).round(), x_0)
+        shape = [1, 1, 1, 1]
+        shape[-1 if self.along == -2 else -2] = -1
+        return torch.where(self.rank.view(shape) <= step, self.means(x_0), x_0)
+
+    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        x_t = self.blurred(x_0, t)
+        return x_t + self.noise * noise(x_0) if self.noise else x_t
+
+    def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """eta 0 is Bansal et al. (2022), Algorithm 2: what x_t has beyond D(x_0, t) is kept; eta 1, their Algorithm 1."""
+        kept = (1 - self.eta**2) ** 0.5 * (x_t - self.blurred(x_0, t))
+        x_s = kept + self.blurred(x_0, s)
+        return x_s + self.eta * self.noise * noise(x_t) if self.eta * self.noise and s > 0 else x_s
