@@ -11,7 +11,6 @@ from commands.laboratory import Laboratory, add_training_options, stoppable
 from commands.options import Parser, number, one_of, run
 from diffusion import figures
 from diffusion.config import DDPM, preset
-from diffusion.experiment import degraded
 
 
 def parser() -> Parser:
@@ -19,7 +18,7 @@ def parser() -> Parser:
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained model and its samples")
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", DDPM), help=f"one of {', '.join(DDPM)}")
     add_training_options(p)
-    add_measuring_options(p)
+    add_measuring_options(p, "gaussian")
     return p
 
 
@@ -34,14 +33,14 @@ def main(argv: list[str] | None = None) -> None:
     originals = lab.test.images[:16]
     for t in (0, 0.25, 0.5, 0.75, 1):
         name = f"Plots/ddpm_degraded_sample_{round(t * lab.config.timesteps)}.png"
-        lab.draw(figures.grid, degraded(lab.experiment, originals, torch.tensor(t)), name=name)
+        lab.draw(figures.grid, lab.degraded(originals, t), name=name)
 
     for epoch in lab.epochs(args.epochs):  # --- Train ---
         # --- Sample ---
         stem, due = f"{epoch:04d}_{args.preset}.png", epoch % args.eval_every == 0 or epoch == args.epochs
         images = lab.sample(args.eval_samples if due else 16, lab.config.seed, f"samples of epoch {epoch}", **how)
         lab.draw(figures.grid, lab.gather(images)[:16], name=f"contents/ddpm_sample_{stem}")
-        ladder = degraded(lab.experiment, originals, torch.arange(1, 17) / 16)  # from nearly clean to pure noise
+        ladder = lab.degraded(originals, torch.arange(1, 17) / 16)  # from nearly clean to pure noise
         lab.draw(figures.grid, ladder, name=f"contents/ddpm_degraded_{stem}")
         # --- Measure ---
         lab.record(epoch, **(judge.score(images)._asdict() if due else {}))

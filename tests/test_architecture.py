@@ -14,10 +14,10 @@ SRC = ROOT / "src"
 FLOORS = [
     "errors",
     "checkpoint",
-    "schedule networks noise config data classifier codec",
-    "process autoencoder captions extractor coursework",
+    "schedule networks noise config data classifier codec mixture",
+    "process autoencoder captions extractor",
     "averaging",
-    "denoiser",
+    "denoiser coursework",
     "sampler guidance training metrics",
     "experiment figures",
 ]

@@ -36,7 +36,9 @@ def test_degrading_is_the_naive_loop_for_every_axis_grouping_order_and_time(axis
     torch.testing.assert_close(Averaging(axis, order).degrade(x_0, t), naive(x_0, t, axis, order))
 
 
-@pytest.mark.parametrize("axis, shape, groups", [("row", (3, 12, 20), 4), ("col", (3, 12, 20), 10), ("col", (2, 5, 6), 6)])
+@pytest.mark.parametrize(
+    "axis, shape, groups", [("row", (3, 12, 20), 4), ("col", (3, 12, 20), 10), ("col", (2, 5, 6), 6)]
+)
 def test_any_size_and_any_number_of_channels(axis, shape, groups):
     lines = shape[1] if axis == "row" else shape[2]
     order = line_order("random", lines).reshape(groups, -1)

@@ -12,7 +12,7 @@ def test_the_ten_lines_run():
     names = {}
     exec(code, names)
     assert names["digits"].shape == (4, 1, 28, 28)
-    assert 0 <= names["digits"].min() and names["digits"].max() <= 1
+    assert names["digits"].min() >= 0 and names["digits"].max() <= 1
     assert (names["x_s"] - names["x_t"]).abs().max() > 0
 
 

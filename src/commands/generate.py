@@ -1,5 +1,7 @@
 """Draw samples from a weight file: a picture grid or an array of float32 images in [0, 1]."""
 
+import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,16 @@ from tqdm import tqdm
 from commands.options import Parser, number, one_of
 from commands.processes import open_device
 from diffusion import checkpoint, figures
+from diffusion.data import load
 from diffusion.errors import UserError
 from diffusion.experiment import SAMPLERS, find_weights, load_weights, sampling, trajectory
-from diffusion.sampler import last
 
 FOLDERS = [Path("weights"), *sorted(Path("runs").glob("*"))]
+WAYS = [name for known in SAMPLERS.values() for name in known]
 EXAMPLES = """examples:
   python src generate --weights ddpm_mnist_1_default --count 16 --out digits.png
-  python src generate --weights runs/DDPM_light/ddpm_mnist_1_light.pth --count 1000 --sampler ddpm --out x.npy
+  python src generate --weights runs/DDPM_light/ddpm_mnist_1_light.pth --count 1000 --steps 1000 --out x.npy
+  python src generate --weights custom_mnist_2_row_default_28 --from test --originals y.npy --labels z.npy --out x.npy
 """
 
 
@@ -25,11 +29,19 @@ def parser() -> Parser:
     p.add_argument("--weights", required=True, help="a weight file, or the name of one in weights/ or runs/*/")
     p.add_argument("--count", type=number(int, 1), default=16, help="how many samples")
     p.add_argument("--seed", type=number(int, 0), default=0, help="sample i of a seed is always the same image")
-    p.add_argument("--sampler", type=one_of("sampler", SAMPLERS), default="ddim", help="ddpm adds noise at every step")
-    p.add_argument("--steps", type=number(int, 1), help="network calls (default: 50 for ddim, all T for ddpm)")
+    p.add_argument("--from", dest="start", type=one_of("start", ["prior", "test"]), default="prior",
+                   help="prior: from nothing; test: restore test images that are fully degraded")  # fmt: skip
+    p.add_argument("--originals", type=Path, help="with --from test: write those test images here, X.npy")
+    p.add_argument("--labels", type=Path, help="with --from test: write their labels here, X.npy")
+    p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
+    p.add_argument("--sampler", "--method", type=one_of("sampler", WAYS),
+                   help="ddpm, ddim; of cold weights alg2, alg1, direct (default: the first of its kind)")  # fmt: skip
+    p.add_argument("--steps", type=number(int, 1), help="network calls (default: 100 for ddpm, 50 for ddim, "
+                   "1 for direct, T for the others)")  # fmt: skip
     p.add_argument(
-        "--variance", type=one_of("variance", ["beta", "posterior"]), help="of ddpm's noise (default: as trained)"
+        "--variance", type=one_of("variance", ["beta", "posterior"]), help="of ddpm's noise (default: as saved)"
     )
+    p.add_argument("--no-clip", action="store_true", help="let estimates of x_0 leave the range of images")
     p.add_argument("--batch-size", type=number(int, 1), default=256, help="images at a time; does not change them")
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
     p.add_argument(
@@ -41,33 +53,45 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
-    if args.out.suffix not in (".png", ".npy"):
-        raise UserError(f"--out {args.out}: the name must end in .png (a grid) or .npy (an array)")
+    check(args)
     device = open_device(args.device)
     experiment = load_weights(find_weights(args.weights, FOLDERS)).to(device)
     how = {"sampler": args.sampler, "steps": args.steps, "variance": args.variance}
-    _, times = sampling(experiment, **how)
+    steps = len(sampling(experiment, **how)[1]) - 1
+    test = load(experiment.config.dataset, "test", args.data_root, device) if args.start == "test" else None
+    if test and args.count > len(test):
+        raise UserError(f"--count {args.count}: there are only {len(test)} test images")
 
     # --- Sample ---
     parts, index = [], torch.arange(args.count, device=device)
-    with tqdm(total=args.count * (len(times) - 1), unit="call", desc="sampling", leave=False) as bar:
+    with tqdm(total=args.count * (steps + 1), unit="step", desc="sampling", leave=False) as bar:
         for part in index.split(args.batch_size):
-            states = trajectory(experiment, part, args.seed, **how)
-            parts.append(last(counted(states, bar, len(part))).cpu())
-    images = torch.cat(parts)
+            originals = test.images[part] if test else None
+            for images in trajectory(experiment, part, args.seed, originals, not args.no_clip, **how):
+                bar.update(len(images))
+            parts.append(images.cpu())
 
     # --- Write ---
-    if args.out.suffix == ".npy":
-        checkpoint.write_atomically(args.out, lambda file: np.save(file, images.numpy()))
-    else:
-        figures.grid(images, args.out, columns=round(args.count**0.5 + 0.49))
+    written = {args.out: torch.cat(parts)}
+    if test:
+        written |= {args.originals: test.images[: args.count].cpu() / 255, args.labels: test.labels[: args.count].cpu()}
+    for path, values in written.items():
+        if path and path.suffix == ".npy":
+            checkpoint.write_atomically(path, lambda file, values=values: np.save(file, values.numpy()))
+        elif path:
+            figures.grid(values, path, columns=math.ceil(args.count**0.5))
     holds, epoch = (experiment.about.get(key, "?") for key in ("holds", "epoch"))
-    print(f"{args.count} samples of {args.weights} ({holds} weights, epoch {epoch}), "
-          f"{args.sampler}, {len(times) - 1} steps, seed {args.seed}: {args.out}")  # fmt: skip
+    print(f"{args.count} samples of {args.weights} ({holds} weights, epoch {epoch}), {steps} steps, seed {args.seed}: "
+          f"{', '.join(str(path) for path in written if path)}")  # fmt: skip
 
 
-def counted(states, bar: tqdm, images: int):
-    """Pass the states on, moving the bar by one network call an image each; the first state costs none."""
-    for i, x in enumerate(states):
-        bar.update(images if i else 0)
-        yield x
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for output files of a wrong kind, or without a purpose."""
+    if args.out.suffix not in (".png", ".npy"):
+        raise UserError(f"--out {args.out}: the name must end in .png (a grid) or .npy (an array)")
+    for name in ("originals", "labels"):
+        path = getattr(args, name)
+        if path and args.start != "test":
+            raise UserError(f"--{name} goes with --from test: samples of the prior have no {name}")
+        if path and path.suffix != ".npy":
+            raise UserError(f"--{name} {path}: the name must end in .npy")

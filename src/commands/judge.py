@@ -10,20 +10,19 @@ from commands.laboratory import Laboratory
 from commands.options import number, one_of
 from diffusion.experiment import SAMPLERS
 from diffusion.extractor import CLASSIFIERS, extractor, extractor_for
-from diffusion.metrics import Reference, Scores, floor, score
+from diffusion.metrics import Likeness, Reference, Scores, floor, likeness, score
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
-def add_measuring_options(parser: argparse.ArgumentParser) -> None:
-    """What is common to everything that samples and scores."""
+def add_measuring_options(parser: argparse.ArgumentParser, kind: str) -> None:
+    """What is common to everything that samples and scores; `kind` of process."""
+    names = SAMPLERS[kind]
     group = parser.add_argument_group("sampling and scores")
-    group.add_argument(
-        "--sampler", type=one_of("sampler", SAMPLERS), default="ddim", help="ddpm adds noise at each step"
-    )
-    group.add_argument(
-        "--steps", type=number(int, 1), help="network calls a sample (default: 50 for ddim, all T for ddpm)"
-    )
+    first = next(iter(names))
+    group.add_argument("--sampler", type=one_of("sampler", names), default=first, help=", ".join(names))
+    group.add_argument("--steps", type=number(int, 1), help="network calls a sample (default: 100 for ddpm, "
+                       "50 for ddim, 1 for direct, T for the others)")  # fmt: skip
     group.add_argument("--eval-every", type=number(int, 1), default=1, help="epochs between two scores")
     group.add_argument("--eval-samples", type=number(int, 2), default=1024, help="images a score is measured on")
     group.add_argument("--eval-seeds", type=number(int, 1), default=3, help="seeds of the final score, for its spread")
@@ -36,7 +35,7 @@ class Judge:
     """Scores images of one data set, always with the same extractor, reference and floor."""
 
     def __init__(self, lab: Laboratory):
-        args = lab.args
+        self.lab, args = lab, lab.args
         if args.features == "auto":
             self.extractor = extractor_for(lab.config.dataset, WEIGHTS, lab.device)
         else:
@@ -44,12 +43,32 @@ class Judge:
         seen = lambda parts: lab.progress(parts, "real images")
         with lab.accelerator.main_process_first():  # one looks at the real images, the others find it in the cache
             self.reference = Reference.of(self.extractor, lab.data.images, args.data_root / "cache", seen)
-        test = lab.test.images[: args.eval_samples].tensor_split(lab.accelerator.num_processes)
-        self.floor = floor(test[lab.accelerator.process_index], self.reference)
+        self.floor = floor(lab.share(lab.test.images[: args.eval_samples]), self.reference)
 
     def score(self, images: Tensor) -> Scores:
         """Of this process's share of the images; every process must call."""
         return score(images, self.reference)
+
+    def likeness(self, images: Tensor) -> Likeness:
+        """Of this process's share of restored test images to the first test images; every process must call."""
+        test, count = self.lab.test, self.lab.args.eval_samples
+        originals, labels = self.lab.share(test.images[:count]), self.lab.share(test.labels[:count])
+        return likeness(self.extractor, images, originals, labels)
+
+
+def likeness_table(rows: dict[str, tuple[Scores, Likeness]], judge: Judge) -> str:
+    """The ways back from fully averaged test images, side by side."""
+    line = lambda name, *cells: f"{name:<26}" + "".join(f"{cell:>11}" for cell in cells)
+    lines = [line("restored test images", "FID", "IS", "SSIM", "RMSE", "label kept", "mean grey")]
+    for way, (scores, like) in rows.items():
+        cells = (f"{scores.fid:.2f}", f"{scores.inception_score:.2f}", f"{like.ssim:.3f}", f"{like.rmse:.3f}",
+                 f"{like.agreement:.1%}", f"{like.mean:.4f}")  # fmt: skip
+        lines.append(line(way, *cells))
+    real = f"{judge.floor.fid:.2f}", f"{judge.floor.inception_score:.2f}"
+    lines.append(
+        line("the originals", *real, "1.000", "0.000", f"{like.agreement_original:.1%}", f"{like.mean_original:.4f}")
+    )
+    return "\n".join(lines)
 
 
 def table(lab: Laboratory, finals: list[Scores], real: Scores) -> str:

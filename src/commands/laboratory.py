@@ -25,11 +25,12 @@ from diffusion import checkpoint, figures
 from diffusion.config import Config, checked
 from diffusion.data import DATASETS, load
 from diffusion.errors import UserError
-from diffusion.experiment import Experiment, build, sampling, save_weights, trajectory
+from diffusion.experiment import Experiment, build, degraded, sampling, save_weights, trajectory
 from diffusion.metrics import Scores
 from diffusion.training import LOOK_EVERY, Trainer
 
-RECIPE = ("lr", "batch_size", "precision", "seed")  # the settings that options may change
+FITTED = 20_000  # training images that a process learns its prior from
+RECIPE = ("lr", "batch_size", "precision", "seed", "axis", "order", "loss")  # the settings that options may change
 
 
 class Stopped(Exception):
@@ -88,8 +89,7 @@ class Laboratory:
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
             self.data = load(self.config.dataset, "train", args.data_root, self.device)
             self.test = load(self.config.dataset, "test", args.data_root, self.device)
-        self.experiment = build(self.config).to(self.device)
-        e = self.experiment
+        self.experiment = e = build(self.config).to(self.device)
         self.trainer = Trainer(e.denoiser, e.process, e.codec, self.data, self.config, self.accelerator)
         self.history: list[dict[str, Any]] = []  # one record an epoch, the untrained epoch 0 first
         self.seconds = 0.0  # of training, over all sessions
@@ -142,17 +142,28 @@ class Laboratory:
         """Raise UserError for impossible options now, not after an hour of training."""
         sampling(self.experiment, **how)
 
-    def sample(self, count: int, seed: int, text: str, **how: Any) -> Tensor:
-        """This process's share of `count` samples of the averaged weights (n, C, H, W) in [0, 1]."""
-        shares = torch.arange(count, device=self.device).tensor_split(self.accelerator.num_processes)
-        index = shares[self.accelerator.process_index]
+    def share(self, whole: Tensor) -> Tensor:
+        """This process's part of it."""
+        return whole.tensor_split(self.accelerator.num_processes)[self.accelerator.process_index]
+
+    def sample(self, count: int, seed: int, text: str, originals: Tensor | None = None, **how: Any) -> Tensor:
+        """This process's share of `count` samples of the averaged weights (n, C, H, W) in [0, 1].
+
+        Those of `originals`, if given, begin at what is left of the first `count` of them.
+        """
+        index = self.share(torch.arange(count, device=self.device))
         parts = [torch.empty(0, *self.config.shape, device=self.device)]
         with self.bar(len(index) * len(sampling(self.experiment, **how)[1]), text, unit="step") as bar:
             for part in index.split(256):
-                for images in trajectory(self.averaged, part, seed, **how):
+                begin = None if originals is None else originals[part]
+                for images in trajectory(self.averaged, part, seed, begin, **how):
                     bar.update(len(images))
                 parts.append(images)
         return torch.cat(parts)
+
+    def degraded(self, images: Tensor, t: float | Tensor) -> Tensor:
+        """Images (B, C, H, W), uint8 or in [0, 1], degraded to times t, one or (B,); back in [0, 1]."""
+        return degraded(self.experiment, images, torch.as_tensor(t))
 
     def gather(self, share: Tensor) -> Tensor:
         """The shares (n, …) of all processes, in order."""
@@ -175,6 +186,7 @@ class Laboratory:
     def draw_curves(self, real: Scores) -> None:
         """Loss, FID and inception score against the epoch, with what real images score."""
         title, per_epoch = f"{self.name}, {self.config.dataset}", self.trainer.steps_per_epoch
+        through = f"{title}\nN = {real.n:,}, {real.extractor}"
         self.draw(figures.losses, self.trainer.losses, per_epoch, title=title, name=f"Plots/losses_for_{self.name}.png")
         measured = [line for line in self.history if "fid" in line]
         for key, label, stem in (("fid", "FID", "fid"), ("inception_score", "inception score", "incept_score")):
@@ -183,8 +195,8 @@ class Laboratory:
                 [line["epoch"] for line in measured],
                 [line[key] for line in measured],
                 spread=[line["inception_score_sd"] for line in measured] if key == "inception_score" else None,
-                title=title,
-                label=f"{label} (N = {real.n:,}, {real.extractor})",
+                title=through,
+                label=label,
                 lines={"real test images": getattr(real, key)},
                 name=f"Plots/{stem}_for_{self.name}.png",
             )
@@ -243,7 +255,7 @@ class Laboratory:
 
     def _resolve(self, base: Config) -> Config:
         """The preset with the options given; on --resume the saved config, which given options may not contradict."""
-        given = {key: getattr(self.args, key) for key in RECIPE if getattr(self.args, key) is not None}
+        given = {key: getattr(self.args, key) for key in RECIPE if getattr(self.args, key, None) is not None}
         given |= {"dataset": self.args.dataset, "shape": DATASETS[self.args.dataset].shape}
         config = base.replace(**({"precision": "bf16" if computes_bf16(self.device) else "fp32"} | given))
         path = self.folder / "config.json"
@@ -277,10 +289,12 @@ class Laboratory:
             text = json.dumps(asdict(self.config), indent=2) + "\n"
             checkpoint.write_atomically(self.folder / "config.json", lambda file: file.write(text.encode()))
         self.accelerator.wait_for_everyone()
+        self.experiment.process.fit(self.experiment.codec.encode(self.data.images[:FITTED]))
         self._save()
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.trainer.load_state(state["trainer"])
+        self.experiment.process.load_state_dict(state["process"])
         self.history, self.seconds = state["history"], state["seconds"]
         per_epoch = self.trainer.steps_per_epoch
         while self.history and self.history[-1]["step"] < self.history[-1]["epoch"] * per_epoch:
@@ -288,6 +302,7 @@ class Laboratory:
 
     def _save(self) -> None:
         state = {"trainer": self.trainer.state(), "history": self.history, "seconds": self.seconds}
+        state["process"] = self.experiment.process.state_dict()
         if self.is_main:
             checkpoint.save(self.folder / "state.pt", state)
             lines = "".join(json.dumps(line) + "\n" for line in self.history)

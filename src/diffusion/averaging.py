@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from diffusion.errors import unknown
+from diffusion.errors import UserError, unknown
+from diffusion.mixture import Mixture
 from diffusion.process import Draw, Process, column
 
+COMPONENTS = 64  # at most, of the mixture that prior draws from
 ORDERS = ("random", "inside-out", "outside-in")
 
 
@@ -19,6 +21,13 @@ def line_order(name: str, lines: int, seed: int = 0) -> Tensor:
     return distance.argsort(descending=name == "outside-in", stable=True)
 
 
+def rank_of(order: Tensor) -> Tensor:
+    """For an order (T, lines per group) of line numbers, the step (1 … T) at which each line is averaged."""
+    rank = torch.empty(order.numel(), dtype=torch.long)
+    rank[order.flatten()] = torch.arange(order.numel()) // order.shape[1] + 1
+    return rank
+
+
 class Averaging(Process):
     """At t = k/T the first k groups of an order are averaged, each to one number: the joint mean of all its lines.
 
@@ -26,19 +35,17 @@ class Averaging(Process):
     every degraded image also carries Gaussian noise of that standard deviation, which the step draws afresh by `eta`.
     """
 
-    def __init__(self, axis: str, order: Tensor, noise: float = 0.0, eta: float = 0.0):
+    def __init__(self, axis: str, order: Tensor, noise: float = 0.0, eta: float = 0.0, channels: int = 1):
         super().__init__()
         self.timesteps, self.noise, self.eta = len(order), noise, eta
         self.along = {"row": -1, "col": -2}[axis]  # the dimension of an image that a line runs along
-        rank = torch.empty(order.numel(), dtype=torch.long)
-        rank[order.flatten()] = torch.arange(order.numel()) // order.shape[1] + 1
-        self.register_buffer("rank", rank)  # (lines,) the step at which each line is averaged
-        together = (rank[:, None] == rank).double()
-        self.register_buffer("share", together / together.sum(1), persistent=False)  # (lines, lines)
+        self.register_buffer("rank", rank_of(order))  # (lines,) the step at which each line is averaged
+        self.averages = Mixture(COMPONENTS, channels * len(order))  # of the T numbers a channel that are left at t = 1
 
     def means(self, x: Tensor) -> Tensor:
         """The joint mean of each line's group: (B, C, H, 1) for rows, (B, C, 1, W) for columns."""
-        return (x.mean(self.along) @ self.share.to(x.dtype).T).unsqueeze(self.along)
+        together = (self.rank[:, None] == self.rank).to(x.dtype)  # (lines, lines)
+        return (x.mean(self.along) @ (together / together.sum(1))).unsqueeze(self.along)
 
     def blurred(self, x_0: Tensor, t: Tensor) -> Tensor:
         """D(x_0, t) without noise."""
@@ -51,8 +58,24 @@ class Averaging(Process):
         x_t = self.blurred(x_0, t)
         return x_t + self.noise * noise(x_0) if self.noise else x_t
 
+    def fit(self, x_0: Tensor) -> None:
+        """Learn from training images (N, C, H, W) what fully averaged ones look like, for `prior`."""
+        self.averages.fit(self.means(x_0).squeeze(self.along)[:, :, self.firsts].flatten(1))
+
+    def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        if not self.averages.fitted:
+            raise UserError("these weights do not say what averaged images look like: start from test images instead")
+        values = self.averages.draw(like, noise).reshape(len(like), like.shape[1], -1)  # (B, C, T)
+        x_1 = values[:, :, self.rank - 1].unsqueeze(self.along).expand_as(like)
+        return x_1 + self.noise * noise(like) if self.noise else x_1
+
+    @property
+    def firsts(self) -> Tensor:
+        """One line of each group, (T,): its mean stands for the group's."""
+        return (self.rank == torch.arange(1, self.timesteps + 1, device=self.rank.device)[:, None]).float().argmax(1)
+
     def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
-        """eta 0 is Bansal et al. (2022), Algorithm 2: what x_t has beyond D(x_0, t) is kept; eta 1, their Algorithm 1."""
+        """Bansal et al. (2022): eta 0 is Algorithm 2, which keeps what x_t has beyond D(x_0, t); eta 1 is Algorithm 1."""
         kept = (1 - self.eta**2) ** 0.5 * (x_t - self.blurred(x_0, t))
         x_s = kept + self.blurred(x_0, s)
         return x_s + self.eta * self.noise * noise(x_t) if self.eta * self.noise and s > 0 else x_s

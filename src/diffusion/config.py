@@ -19,17 +19,20 @@ class Config:
     shape: tuple[int, int, int] = (1, 28, 28)  # (C, H, W) of an image
     pixel_range: tuple[float, float] = (-0.5, 0.5)  # what [0, 1] becomes inside the process
 
-    process: Literal["gaussian"] = "gaussian"
+    process: Literal["gaussian", "averaging"] = "gaussian"
     schedule: Literal["linear", "cosine", "rectified"] = "linear"
-    timesteps: int = 1000  # T, of the linear schedule
+    timesteps: int = 1000  # T, of the linear schedule; of averaging, the number of groups of lines
     beta_min: float = 1e-4
     beta_max: float = 0.02
     target: Literal["eps", "x_0", "v", "velocity"] = "eps"  # what the network regresses
-    variance: Literal["beta", "posterior"] = "beta"  # of the ancestral step's noise; the coursework adds beta
+    variance: Literal["beta", "posterior"] = "posterior"  # of the ancestral step's noise; the coursework adds beta
+    axis: Literal["row", "col"] = "row"  # of averaging: which lines
+    order: Literal["random", "inside-out", "outside-in"] = "random"  # in which they are averaged
+    noise: float = 0.0  # standard deviation of the noise on every averaged image, in units of x
     loss: Literal["l2", "l1"] = "l2"
 
-    network: Literal["cnn"] = "cnn"
-    hidden: tuple[int, ...] = (16, 32, 32, 16)  # channels of each block
+    network: Literal["cnn", "unet"] = "cnn"
+    hidden: tuple[int, ...] = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
     activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
 
     lr: float = 2e-4  # Adam's
@@ -64,6 +67,13 @@ DDPM = {  # part 1; the last column is what `python src/part_1.py 20 PRESET` mea
     "more_capacity": Config("more_capacity", hidden=WIDE),
     "testing":       Config("testing", timesteps=100, lr=6e-4, activation="selu"),
     "testing2":      Config("testing2", timesteps=1500, lr=4e-4),
+}
+COLD = {  # part 2, for either axis
+    "default_7":     Config("default_7", process="averaging", target="x_0", timesteps=7),
+    "default_28":    Config("default_28", process="averaging", target="x_0", timesteps=28),
+    "more_capacity": Config("more_capacity", process="averaging", target="x_0", timesteps=7, hidden=WIDE),
+    "cold_unet":     Config("cold_unet", process="averaging", target="x_0", timesteps=28, noise=0.15, lr=1e-3,
+                            network="unet", hidden=(48, 96), pixel_range=(-1, 1)),
 }
 # fmt: on
 

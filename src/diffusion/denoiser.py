@@ -46,6 +46,20 @@ class Denoiser(nn.Module):
         return x_0
 
 
+class Clipped(nn.Module):
+    """A denoiser whose answers stay in the range of images, as in Ho et al. (2020).
+
+    Near t = 1, x_0 is x_t - sigma eps divided by an alpha of 0.006: a small error of eps would throw it far outside.
+    """
+
+    def __init__(self, denoiser: Callable[..., Tensor], low: float, high: float):
+        super().__init__()
+        self.denoiser, self.low, self.high = denoiser, low, high
+
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return self.denoiser(x_t, t, **cond).clamp(self.low, self.high)
+
+
 class GaussianDenoiser(Denoiser):
     """A network that regresses `target`, for x_t = alpha x_0 + sigma eps."""
 

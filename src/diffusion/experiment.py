@@ -1,26 +1,33 @@
 """An experiment is what a Config describes, built: codec, process, denoiser. And its weight file."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion import checkpoint, coursework
+from diffusion.averaging import Averaging, line_order
 from diffusion.codec import Pixels
 from diffusion.config import Config, checked
-from diffusion.denoiser import Denoiser, GaussianDenoiser
+from diffusion.denoiser import Clipped, Denoiser, GaussianDenoiser
 from diffusion.errors import UserError, unknown
-from diffusion.networks import CNN
+from diffusion.networks import CNN, UNet
 from diffusion.noise import Noise
 from diffusion.process import Gaussian, Process
 from diffusion.sampler import sample
 from diffusion.schedule import build_schedule
 
 FORMAT = "cold_dif_model 1"
-SAMPLERS = {"ddpm": 1.0, "ddim": 0.0}  # name -> eta
+
+# The ways back of each kind of process: name -> (eta, steps unless told; None is all there are).
+SAMPLERS: dict[str, dict[str, tuple[float, int | None]]] = {
+    "gaussian": {"ddpm": (1.0, 100), "ddim": (0.0, 50)},
+    "averaging": {"alg2": (0.0, None), "alg1": (1.0, None), "direct": (1.0, 1)},  # Bansal et al. (2022)
+}
 
 
 @dataclass
@@ -41,34 +48,67 @@ class Experiment:
 
 def build(config: Config) -> Experiment:
     """An untrained experiment; its first weights are a function of config.seed, the global generator is left alone."""
-    schedule = build_schedule(config.schedule, config.timesteps, config.beta_min, config.beta_max)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = CNN(config.shape, config.hidden, config.activation)
-    denoiser = GaussianDenoiser(network, schedule, config.target, loss=config.loss, precision=config.precision)
-    process = Gaussian(schedule, variance=config.variance)
+        network = _network(config)
+    process, denoiser = {"gaussian": _gaussian, "averaging": _averaging}[config.process](config, network)
     return Experiment(config, Pixels(*config.pixel_range), process, denoiser.eval(), {})
 
 
-def sampling(experiment: Experiment, sampler: str = "ddpm", steps: int | None = None, variance: str | None = None):
-    """The process and the times of a named sampler; all T steps for ddpm and 50 for ddim unless told."""
-    if sampler not in SAMPLERS:
-        raise unknown("sampler", sampler, SAMPLERS)
-    process = Gaussian(experiment.process.schedule, SAMPLERS[sampler], variance or experiment.config.variance)
+def _network(config: Config) -> nn.Module:
+    if config.network == "unet":
+        return UNet(config.shape, config.hidden)
+    return CNN(config.shape, config.hidden, config.activation)
+
+
+def _gaussian(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
+    schedule = build_schedule(config.schedule, config.timesteps, config.beta_min, config.beta_max)
+    denoiser = GaussianDenoiser(network, schedule, config.target, loss=config.loss, precision=config.precision)
+    return Gaussian(schedule, variance=config.variance), denoiser
+
+
+def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
+    lines = config.shape[{"row": 1, "col": 2}[config.axis]]
+    if lines % config.timesteps:
+        raise UserError(f"{lines} lines do not divide into {config.timesteps} groups of equal size")
+    order = line_order(config.order, lines, config.seed).reshape(config.timesteps, -1)
+    process = Averaging(config.axis, order, noise=config.noise, channels=config.shape[0])
+    return process, Denoiser(network, loss=config.loss, precision=config.precision)
+
+
+def sampling(
+    experiment: Experiment, sampler: str | None = None, steps: int | None = None, variance: str | None = None
+) -> tuple[Process, Tensor]:
+    """The process with the eta of a named sampler (None: the first of its kind), and the times (steps + 1,)."""
+    known = SAMPLERS[experiment.config.process]
+    sampler = sampler or next(iter(known))
+    if sampler not in known:
+        raise unknown("sampler", sampler, known)
+    process = copy.copy(experiment.process)
+    process.eta, usual = known[sampler]
+    if variance:
+        process.variance = variance
     most = process.timesteps or 1000
-    return process, process.times((most if sampler == "ddpm" else min(50, most)) if steps is None else steps)
+    return process, process.times(min(usual or most, most) if steps is None else steps)
 
 
-def trajectory(experiment: Experiment, index: Tensor, seed: int = 0, **how: Any) -> Iterator[Tensor]:
+def trajectory(
+    experiment: Experiment, index: Tensor, seed: int = 0, originals: Tensor | None = None, clip: bool = True, **how: Any
+) -> Iterator[Tensor]:
     """Every state, from x_1 down to x_0, of the samples `index` (B,): images (B, C, H, W) in [0, 1].
 
-    Sample i of a seed is the same whatever else is in the batch. `how` is for `sampling`.
+    x_1 is drawn from the prior, or is what is left of `originals` (B, C, H, W), uint8 or in [0, 1]. Sample i of a seed
+    is the same whatever else is in the batch. `clip` keeps every estimate of x_0 in range; `how` is for `sampling`.
     """
     process, times = sampling(experiment, **how)
-    noise = Noise(seed, index)
-    x_1 = process.prior(torch.empty(len(index), *experiment.config.shape, device=index.device), noise)
-    yield experiment.codec.decode(x_1)
-    yield from map(experiment.codec.decode, sample(experiment.denoiser, process, x_1, times, noise))
+    codec, noise = experiment.codec, Noise(seed, index)
+    denoiser = Clipped(experiment.denoiser, codec.low, codec.high) if clip else experiment.denoiser
+    if originals is None:
+        x_1 = process.prior(torch.empty(len(index), *experiment.config.shape, device=index.device), noise)
+    else:
+        x_1 = process.degrade(codec.encode(originals), times[0], noise)
+    yield codec.decode(x_1)
+    yield from map(codec.decode, sample(denoiser, process, x_1, times, noise))
 
 
 def degraded(experiment: Experiment, images: Tensor, t: Tensor, seed: int = 0) -> Tensor:
@@ -80,8 +120,9 @@ def degraded(experiment: Experiment, images: Tensor, t: Tensor, seed: int = 0) -
 
 def save_weights(path: Path, experiment: Experiment, **about: Any) -> Path:
     """Write config, weights and what is known `about` them (epoch, holds, scores) to one file, atomically."""
-    state = experiment.denoiser.network.state_dict()
-    content = {"format": FORMAT, "config": asdict(experiment.config), "network": state, "about": about}
+    network, process = experiment.denoiser.network.state_dict(), experiment.process.state_dict()
+    content = {"format": FORMAT, "config": asdict(experiment.config), "network": network, "process": process}
+    content["about"] = about
     return checkpoint.save(path, content)
 
 
@@ -92,19 +133,17 @@ def load_weights(path: Path) -> Experiment:
     """
     content = checkpoint.load(path)
     if coursework.is_coursework(content):
-        config, epoch, network = coursework.read(content, Path(path).stem)
-        about = {"epoch": epoch, "holds": "raw", "scores": {}}
-    elif isinstance(content, dict) and content.get("format") == FORMAT:
-        config, network, about = checked(content["config"]), content["network"], content["about"]
-    else:
+        content = coursework.read(content, Path(path).stem)
+    elif not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{str(path)!r} is not a weight file of a diffusion model")
-    experiment = build(config)
     try:
-        experiment.denoiser.network.load_state_dict(network)
-    except RuntimeError as error:
-        wrong = str(error).splitlines()[1].strip() if "\n" in str(error) else error
+        experiment = build(checked(content["config"]))
+        experiment.denoiser.network.load_state_dict(content["network"])
+        experiment.process.load_state_dict({**experiment.process.state_dict(), **content.get("process", {})})
+        experiment.about = content["about"]
+    except (RuntimeError, KeyError) as error:
+        wrong = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
         raise UserError(f"the weights in {str(path)!r} do not fit the network they name: {wrong}") from None
-    experiment.about = about
     return experiment
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, distributed, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -162,6 +163,28 @@ def _kernel(features: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
 def floor(images: Tensor, reference: Reference, n: int | None = None, **how: Any) -> Scores:
     """The score of the first n real images of the test split: what a perfect generator would get with n samples."""
     return score(images[:n], reference, **how)
+
+
+class Likeness(NamedTuple):
+    """How much restored images are like their originals; means over the images of all processes."""
+
+    ssim: float  # structural similarity (Wang et al., 2004), 1 for equal images
+    rmse: float  # root of the mean squared difference of pixels in [0, 1]
+    agreement: float  # share in which a classifier sees the original's label
+    agreement_original: float  # the same of the originals: its own accuracy on them
+    mean: float  # grey value of the restored images
+    mean_original: float
+
+
+def likeness(extractor: Extractor, images: Tensor, originals: Tensor, labels: Tensor) -> Likeness:
+    """Compare images (N, C, H, W) with their originals, both uint8 or in [0, 1], and labels (N,)."""
+    x, y = (as_bytes(each).float() / 255 for each in (images, originals))
+    ssim = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none").reshape(len(x))
+    mean = lambda values: _gather(values).double().mean().item()
+    square = (x - y).square().mean((1, 2, 3))
+    means = mean(x.mean((1, 2, 3))), mean(y.mean((1, 2, 3)))
+    seen = (agreement(extractor, each, labels) for each in (images, originals))
+    return Likeness(mean(ssim), mean(square) ** 0.5, *seen, *means)
 
 
 def agreement(extractor: Extractor, images: Tensor, labels: Tensor) -> float:

@@ -29,6 +29,9 @@ class Process(nn.Module):
         """A draw of x_1, of the shape of `like`, without any x_0."""
         raise NotImplementedError
 
+    def fit(self, x_0: Tensor) -> None:
+        """Learn what `prior` needs from training images (N, C, H, W); most processes need nothing."""
+
     def draw_time(self, noise: Noise) -> Tensor:
         """Training times (B,), float32: t = 1 as often as any other since sampling starts there, never 0."""
         u = noise.uniform()

@@ -1,0 +1,54 @@
+"""A Gaussian mixture: the distribution of what little is left of an image when all of it is averaged."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class Mixture(nn.Module):
+    """Of `components` Gaussians in `dim` dimensions; unfitted until `fit` or a loaded state."""
+
+    def __init__(self, components: int, dim: int):
+        super().__init__()
+        self.register_buffer("weights", torch.zeros(components))  # all 0: not fitted
+        self.register_buffer("means", torch.zeros(components, dim))
+        self.register_buffer("roots", torch.zeros(components, dim, dim))  # each covariance is root @ root.T
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self.weights.any())
+
+    def fit(self, values: Tensor, seed: int = 0) -> list[tuple[int, float]]:
+        """Fit to values (N, dim), with the number of components, up to ours, of the best held-out likelihood.
+
+        Returns (components, mean log-likelihood in nats of the held-out tenth) of each number tried.
+        """
+        from sklearn.exceptions import ConvergenceWarning  # here, as sampling from a saved mixture needs neither
+        from sklearn.mixture import GaussianMixture
+
+        values = values.double().cpu()
+        order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
+        held, seen = values[order[: len(values) // 10]].numpy(), values[order[len(values) // 10 :]].numpy()
+        most = len(self.weights)
+        tried = {}
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # a little short of it is good
+            for k in sorted({1, most // 8, most // 3, most} - {0}):
+                mixture = GaussianMixture(k, reg_covar=1e-5, max_iter=60, random_state=seed, init_params="k-means++")
+                tried[k] = mixture.fit(seen)
+        scores = {k: float(mixture.score(held)) for k, mixture in tried.items()}
+        best = max(scores, key=scores.get)
+        self.weights.zero_()[:best] = torch.from_numpy(tried[best].weights_)
+        self.means.zero_()[:best] = torch.from_numpy(tried[best].means_)
+        self.roots.zero_()[:best] = torch.linalg.cholesky(torch.from_numpy(tried[best].covariances_))
+        return sorted(scores.items())
+
+    def draw(self, like: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
+        """Draws (B, dim) of the dtype of `like` (B, …); `noise` gives the standard normal numbers they are made of."""
+        z = noise(like.new_empty(len(like), 1 + self.means.shape[1]))
+        chance = (1 + torch.erf(z[:, :1] / math.sqrt(2))) / 2  # uniform, (B, 1)
+        edges = self.weights.cumsum(0) / self.weights.sum()
+        pick = (chance > edges[:-1]).sum(1)
+        return self.means[pick] + torch.einsum("bij,bj->bi", self.roots[pick], z[:, 1:])
