@@ -75,7 +75,7 @@ class Averaging(Process):
         return (self.rank == torch.arange(1, self.timesteps + 1, device=self.rank.device)[:, None]).float().argmax(1)
 
     def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
-        """Bansal et al. (2022): eta 0 is Algorithm 2, which keeps what x_t has beyond D(x_0, t); eta 1 is Algorithm 1."""
+        """Bansal et al. (2022): eta 0 is Algorithm 2, which keeps x_t - D(x_0, t); eta 1 is Algorithm 1."""
         kept = (1 - self.eta**2) ** 0.5 * (x_t - self.blurred(x_0, t))
         x_s = kept + self.blurred(x_0, s)
         return x_s + self.eta * self.noise * noise(x_t) if self.eta * self.noise and s > 0 else x_s
