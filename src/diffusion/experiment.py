@@ -151,7 +151,8 @@ def find_weights(name: str, folders: Iterable[Path]) -> Path:
     """The file of that path, or of that name (with or without .pth) in one of the folders."""
     if Path(name).is_file():
         return Path(name)
-    known = {path.stem: path for folder in folders for path in sorted(Path(folder).glob("*.pth"))}
+    found = [path for folder in folders for path in sorted(Path(folder).glob("*.pth"))]
+    known = {path.stem: path for path in found if not path.stem.startswith("classifier_")}
     stem = Path(name).name.removesuffix(".pth")
     if "/" in name or stem not in known:
         raise unknown("weight file", name, sorted(known))

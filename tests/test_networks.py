@@ -1,0 +1,44 @@
+"""Parts of the networks against plain formulas."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from diffusion.networks import CNN, SELU, Attention
+
+
+def test_selu_and_its_gradient_are_torchs():
+    x = torch.linspace(-8, 4, 2001, dtype=torch.float32).requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    ours, theirs = SELU()(x), F.selu(y)
+    torch.testing.assert_close(ours, theirs, atol=3e-7, rtol=1e-6)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, atol=2e-6, rtol=1e-5)
+    assert SELU()(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_attention_is_the_textbooks():
+    torch.manual_seed(0)
+    layer, x = Attention(8, heads=2), torch.randn(2, 8, 3, 3)
+    torch.nn.init.normal_(layer.answer.weight)
+    q, k, v = layer.ask(layer.norm(x)).flatten(2).chunk(3, dim=1)  # (B, C, N) each
+    out = torch.zeros(2, 8, 9)
+    for b in range(2):
+        for h in (slice(0, 4), slice(4, 8)):
+            weights = (q[b, h].T @ k[b, h] / math.sqrt(4)).softmax(1)  # (N, N): of each query over all keys
+            out[b, h] = (weights @ v[b, h].T).T
+    torch.testing.assert_close(layer(x), x + layer.answer(out.reshape(2, 8, 3, 3)), atol=1e-5, rtol=1e-5)
+
+
+def test_the_cnn_adds_the_time_once_after_the_first_block():
+    torch.manual_seed(0)
+    network, x = CNN((1, 8, 8), (4, 4)), torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        for parameter in network.time_embed[6].parameters():
+            parameter.zero_()
+    late, early = network(x, torch.ones(3)), network(x, torch.zeros(3))
+    assert torch.equal(late, early)  # without its last layer the time says nothing
+    plain = network.blocks[2](network.blocks[1](network.blocks[0](x)))
+    torch.testing.assert_close(late, plain)
