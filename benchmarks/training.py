@@ -22,6 +22,7 @@ from commands.processes import computes_bf16, open_device
 from diffusion.config import DDPM
 from diffusion.data import batches, load
 from diffusion.experiment import build
+from diffusion.networks import SELU
 from diffusion.training import Trainer
 
 BLOCK = 5  # steps of one loop before the other has its turn: both see the same noise of the machine
@@ -47,6 +48,15 @@ def textbook(network, config, root, device):
             yield loss.item()
 
 
+def as_torch_has_it(network):
+    """The network with torch's own SELU in the place of ours."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, SELU):
+                setattr(parent, name, torch.nn.SELU())
+    return network
+
+
 def timed(steps, count, device):
     """Seconds a step over `count` steps, and their losses."""
     began = time.perf_counter()
@@ -69,7 +79,7 @@ def compare(name, args, device):
     """One line of the table."""
     config = DDPM[name].replace(precision="bf16" if computes_bf16(device) else "fp32")
     data, e = load("MNIST", "train", args.data_root, device), build(config).to(device)
-    plain = textbook(copy.deepcopy(e.denoiser.network).train(), config, args.data_root, device)
+    plain = textbook(as_torch_has_it(copy.deepcopy(e.denoiser.network).train()), config, args.data_root, device)
     trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=device.type == "cpu"))
     ours = (step.loss for step in trainer.train(10**9))
     for loop in (ours, plain):
