@@ -35,7 +35,7 @@ def parser() -> Parser:
     p.add_argument("--labels", type=Path, help="with --from test: write their labels here, X.npy")
     p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
     p.add_argument("--sampler", "--method", type=one_of("sampler", WAYS),
-                   help="ddpm, ddim; of cold weights alg2, alg1, direct (default: the first of its kind)")  # fmt: skip
+                   help="ddpm, ddim; of cold weights alg2, alg1, direct (default: as the weights say)")  # fmt: skip
     p.add_argument("--steps", type=number(int, 1), help="network calls (default: 100 for ddpm, 50 for ddim, "
                    "1 for direct, T for the others)")  # fmt: skip
     p.add_argument(

@@ -19,8 +19,7 @@ def add_measuring_options(parser: argparse.ArgumentParser, kind: str) -> None:
     """What is common to everything that samples and scores; `kind` of process."""
     names = SAMPLERS[kind]
     group = parser.add_argument_group("sampling and scores")
-    first = next(iter(names))
-    group.add_argument("--sampler", type=one_of("sampler", names), default=first, help=", ".join(names))
+    group.add_argument("--sampler", type=one_of("sampler", names), help=f"{', '.join(names)} (default: the preset's)")
     group.add_argument("--steps", type=number(int, 1), help="network calls a sample (default: 100 for ddpm, "
                        "50 for ddim, 1 for direct, T for the others)")  # fmt: skip
     group.add_argument("--eval-every", type=number(int, 1), default=1, help="epochs between two scores")

@@ -79,9 +79,9 @@ def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
 def sampling(
     experiment: Experiment, sampler: str | None = None, steps: int | None = None, variance: str | None = None
 ) -> tuple[Process, Tensor]:
-    """The process with the eta of a named sampler (None: the first of its kind), and the times (steps + 1,)."""
+    """The process with the eta of a named sampler (None: the config's), and the times (steps + 1,)."""
     known = SAMPLERS[experiment.config.process]
-    sampler = sampler or next(iter(known))
+    sampler = sampler or experiment.config.sampler or next(iter(known))
     if sampler not in known:
         raise unknown("sampler", sampler, known)
     process = copy.copy(experiment.process)
