@@ -124,6 +124,7 @@ def test_kill_9_at_random_moments_then_resume_reaches_the_unbroken_run(finished,
     assert done.returncode == 0, done.stderr
     assert kills >= 2, "the kills came too late to test anything"
     same_training(state(finished[0]), state(tmp_path))
+    assert not list((tmp_path / "runs/DDPM_light").glob(".*"))  # what a killed save left was cleared away
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -276,6 +276,9 @@ class Laboratory:
     def _open_folder(self) -> None:
         """Take up the saved state, or put an earlier run aside and write the first state: a bad disk shows at once."""
         state = self.folder / "state.pt"
+        if self.is_main:
+            for stale in self.folder.glob(".*.tmp"):  # of a save that was killed
+                stale.unlink()
         if self.args.resume and state.exists():
             self._restore(checkpoint.load(state))
             return
