@@ -24,5 +24,7 @@ def test_every_file_it_names_is_there():
             path = ROOT / name if "/" in name else folder / name
             folder = path.parent
             assert path.exists(), name
+    for weights in re.findall(r"--weights (\w+) --out", README):  # those with no --count are shipped
+        assert (ROOT / "weights" / f"{weights}.pth").exists(), weights
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).stat().st_size > 1000

@@ -118,9 +118,14 @@ def degraded(experiment: Experiment, images: Tensor, t: Tensor, seed: int = 0) -
     return decode(experiment.process.degrade(x_0, t.to(images.device), noise))
 
 
-def save_weights(path: Path, experiment: Experiment, **about: Any) -> Path:
-    """Write config, weights and what is known `about` them (epoch, holds, scores) to one file, atomically."""
+def save_weights(path: Path, experiment: Experiment, half: bool = False, **about: Any) -> Path:
+    """Write config, weights and what is known `about` them (epoch, holds, scores) to one file, atomically.
+
+    `half` stores the network in half precision, for a file of half the size; it loads as float32.
+    """
     network, process = experiment.denoiser.network.state_dict(), experiment.process.state_dict()
+    if half:
+        network = {name: value.half() if value.is_floating_point() else value for name, value in network.items()}
     content = {"format": FORMAT, "config": asdict(experiment.config), "network": network, "process": process}
     content["about"] = about
     return checkpoint.save(path, content)
