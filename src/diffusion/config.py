@@ -68,7 +68,7 @@ DDPM = {  # part 1: the coursework's five, and one of ours; scores are in the RE
     "more_capacity": Config("more_capacity", hidden=WIDE),
     "testing":       Config("testing", timesteps=100, lr=6e-4, activation="selu"),
     "testing2":      Config("testing2", timesteps=1500, lr=4e-4),
-    "unet":          Config("unet", schedule="rectified", target="velocity", sampler="ddim", lr=1e-3,
+    "unet":          Config("unet", schedule="rectified", target="velocity", lr=1e-3,
                             network="unet", hidden=(48, 96), pixel_range=(-1, 1)),
 }
 COLD = {  # part 2, for either axis
