@@ -6,7 +6,7 @@ python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoc
 
 import torch
 
-from commands.judge import Judge, add_measuring_options, table
+from commands.judge import Judge, add_measuring_options, add_sampling_options, table
 from commands.laboratory import Laboratory, add_training_options, stoppable
 from commands.options import Parser, number, one_of, run
 from diffusion import figures
@@ -18,7 +18,8 @@ def parser() -> Parser:
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained model and its samples")
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", DDPM), help=f"one of {', '.join(DDPM)}")
     add_training_options(p)
-    add_measuring_options(p, "gaussian")
+    add_sampling_options(p, "gaussian")
+    add_measuring_options(p)
     return p
 
 
@@ -26,7 +27,9 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
-    lab = Laboratory(preset(DDPM, args.preset), args, "DDPM", f"ddpm_{{dataset}}_{{epoch}}_{args.preset}.pth")
+    lab = Laboratory(
+        preset(DDPM, args.preset), args, f"DDPM_{args.preset}", f"ddpm_{{dataset}}_{{epoch}}_{args.preset}.pth"
+    )
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge = Judge(lab)
@@ -35,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         name = f"Plots/ddpm_degraded_sample_{round(t * lab.config.timesteps)}.png"
         lab.draw(figures.grid, lab.degraded(originals, t), name=name)
 
+    scores = None  # of the latest epoch, under the first seed
     for epoch in lab.epochs(args.epochs):  # --- Train ---
         # --- Sample ---
         stem, due = f"{epoch:04d}_{args.preset}.png", epoch % args.eval_every == 0 or epoch == args.epochs
@@ -43,12 +47,14 @@ def main(argv: list[str] | None = None) -> None:
         ladder = lab.degraded(originals, torch.arange(1, 17) / 16)  # from nearly clean to pure noise
         lab.draw(figures.grid, ladder, name=f"contents/ddpm_degraded_{stem}")
         # --- Measure ---
-        lab.record(epoch, **(judge.score(images)._asdict() if due else {}))
+        scores = judge.score(images) if due else None
+        lab.record(epoch, **(scores._asdict() if due else {}))
         lab.draw_curves(judge.floor)
 
     # --- Report ---
-    seeds = range(lab.config.seed, lab.config.seed + args.eval_seeds)
-    finals = [judge.score(lab.sample(args.eval_samples, seed, f"seed {seed}", **how)) for seed in seeds]
+    first, seeds = lab.config.seed, range(lab.config.seed, lab.config.seed + args.eval_seeds)
+    draw = lambda seed: judge.score(lab.sample(args.eval_samples, seed, f"seed {seed}", **how))
+    finals = [scores if scores and seed == first else draw(seed) for seed in seeds]
     lab.report(table(lab, finals, judge.floor))
 
 

@@ -3,7 +3,7 @@
 python src/part_2.py 2 default_28 row      default_7, default_28, more_capacity, cold_unet; row or col
 """
 
-from commands.judge import Judge, add_measuring_options, likeness_table, table
+from commands.judge import Judge, add_measuring_options, add_sampling_options, likeness_table, table
 from commands.laboratory import Laboratory, add_training_options, stoppable
 from commands.options import Parser, number, one_of, run
 from diffusion import figures
@@ -22,7 +22,8 @@ def parser() -> Parser:
     p.add_argument("--order", type=one_of("order", ORDERS), help="in which lines are averaged (default: random)")
     p.add_argument("--loss", type=one_of("loss", LOSSES), help="l2 or l1 (default: l2)")
     add_training_options(p)
-    add_measuring_options(p, "averaging")
+    add_sampling_options(p, "averaging")
+    add_measuring_options(p)
     return p
 
 
@@ -31,10 +32,11 @@ def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
     name = f"{args.axis}_{args.preset}"
-    lab = Laboratory(preset(COLD, args.preset), args, f"custom_{args.axis}", f"custom_{{dataset}}_{{epoch}}_{name}.pth")
+    lab = Laboratory(preset(COLD, args.preset), args, f"custom_{name}", f"custom_{{dataset}}_{{epoch}}_{name}.pth")
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge, originals = Judge(lab), lab.test.images
+    _ = judge.classifier  # a data set that has none is refused now, not after an epoch
     restore = lambda count, **how: lab.sample(count, lab.config.seed, "restoring test images", originals, **how)
 
     for epoch in lab.epochs(args.epochs):  # --- Train ---

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     kind, words = (f"custom_{args.axis}", f"{args.axis}_") if cold else ("DDPM", "")
     base = preset(COLD if cold else DDPM, args.preset)
     weights = f"{'custom' if cold else 'ddpm'}_{{dataset}}_{{epoch}}_{words}{args.preset}.pth"
-    lab = Laboratory(base, args, kind, weights)
+    lab = Laboratory(base, args, f"{kind}_{args.preset}", weights)
 
     # --- Train ---
     for epoch in lab.epochs(args.epochs):

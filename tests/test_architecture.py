@@ -15,11 +15,12 @@ FLOORS = [
     "errors",
     "checkpoint",
     "schedule networks noise config data classifier codec mixture",
-    "process autoencoder captions extractor",
+    "process autoencoder captions extractor recipe",
     "averaging",
     "denoiser coursework",
-    "sampler guidance training metrics",
+    "sampler guidance training metrics editing",
     "experiment figures",
+    "model",
 ]
 OUTSIDE = {each.stem for each in SRC.iterdir()} - {"diffusion"} | {""}  # "" is what a relative import starts with
 FLOOR = {module: height for height, modules in enumerate(FLOORS) for module in modules.split()}

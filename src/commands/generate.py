@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     device = open_device(args.device)
     experiment = load_weights(find_weights(args.weights, FOLDERS)).to(device)
     how = {"sampler": args.sampler, "steps": args.steps, "variance": args.variance}
-    steps = len(sampling(experiment, **how)[1]) - 1
+    steps = len(sampling(experiment, **how).times) - 1
     test = load(experiment.config.dataset, "test", args.data_root, device) if args.start == "test" else None
     if test and args.count > len(test):
         raise UserError(f"--count {args.count}: there are only {len(test)} test images")

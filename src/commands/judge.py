@@ -1,6 +1,7 @@
 """What every training command measures with: an extractor, the real images, their floor; and the table it prints."""
 
 import argparse
+import functools
 import statistics
 from pathlib import Path
 
@@ -9,20 +10,25 @@ from torch import Tensor
 from commands.laboratory import Laboratory
 from commands.options import number, one_of
 from diffusion.experiment import SAMPLERS
-from diffusion.extractor import CLASSIFIERS, extractor, extractor_for
+from diffusion.extractor import CLASSIFIERS, Extractor, extractor, extractor_for
 from diffusion.metrics import Likeness, Reference, Scores, floor, likeness, score
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
-def add_measuring_options(parser: argparse.ArgumentParser, kind: str) -> None:
-    """What is common to everything that samples and scores; `kind` of process."""
+def add_sampling_options(parser: argparse.ArgumentParser, kind: str) -> None:
+    """How a `kind` of process is sampled, and how often."""
     names = SAMPLERS[kind]
-    group = parser.add_argument_group("sampling and scores")
+    usual = "T" if kind == "averaging" else ", ".join(f"{steps} for {name}" for name, (_, _, steps) in names.items())
+    group = parser.add_argument_group("sampling")
     group.add_argument("--sampler", type=one_of("sampler", names), help=f"{', '.join(names)} (default: the preset's)")
-    group.add_argument("--steps", type=number(int, 1), help="network calls a sample (default: 100 for ddpm, "
-                       "50 for ddim, 1 for direct, T for the others)")  # fmt: skip
+    group.add_argument("--steps", type=number(int, 1), help=f"steps of the sampler (default: {usual})")
     group.add_argument("--eval-every", type=number(int, 1), default=1, help="epochs between two scores")
+
+
+def add_measuring_options(parser: argparse.ArgumentParser) -> None:
+    """What is common to everything that scores."""
+    group = parser.add_argument_group("scores")
     group.add_argument("--eval-samples", type=number(int, 2), default=1024, help="images a score is measured on")
     group.add_argument("--eval-seeds", type=number(int, 1), default=3, help="seeds of the final score, for its spread")
     group.add_argument("--features", type=one_of("features", ["auto", *CLASSIFIERS, "inception"]), default="auto",
@@ -44,6 +50,13 @@ class Judge:
             self.reference = Reference.of(self.extractor, lab.data.images, args.data_root / "cache", seen)
         self.floor = floor(lab.share(lab.test.images[: args.eval_samples]), self.reference)
 
+    @functools.cached_property
+    def classifier(self) -> Extractor:
+        """What tells labels; UserError if there is none for this data set."""
+        if self.lab.args.features != "inception":
+            return self.extractor
+        return extractor_for(self.lab.config.dataset, WEIGHTS, self.lab.device)
+
     def score(self, images: Tensor) -> Scores:
         """Of this process's share of the images; every process must call."""
         return score(images, self.reference)
@@ -52,7 +65,7 @@ class Judge:
         """Of this process's share of restored test images to the first test images; every process must call."""
         test, count = self.lab.test, self.lab.args.eval_samples
         originals, labels = self.lab.share(test.images[:count]), self.lab.share(test.labels[:count])
-        return likeness(self.extractor, images, originals, labels)
+        return likeness(self.classifier, images, originals, labels)
 
 
 def likeness_table(rows: dict[str, tuple[Scores, Likeness]], judge: Judge) -> str:

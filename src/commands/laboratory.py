@@ -27,6 +27,7 @@ from diffusion.data import DATASETS, load
 from diffusion.errors import UserError
 from diffusion.experiment import Experiment, build, degraded, sampling, save_weights, trajectory
 from diffusion.metrics import Scores
+from diffusion.recipe import Plan
 from diffusion.training import LOOK_EVERY, Trainer
 
 FITTED = 20_000  # training images that a process learns its prior from
@@ -78,12 +79,13 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 class Laboratory:
     """A run of a Config: trains epoch by epoch, keeps state, weights and scores in runs/{name}/."""
 
-    def __init__(self, base: Config, args: argparse.Namespace, kind: str, weights: str):
-        """`kind` is the first word of the run's name; `weights` names a weight file by {dataset} and {epoch}."""
+    def __init__(self, base: Config, args: argparse.Namespace, name: str, weights: str):
+        """`name` is the run's; `weights` names a weight file by {dataset} and {epoch}."""
         self.accelerator = open_accelerator(args.device)
         self.args, self.began = args, time.monotonic()
-        self.name = f"{kind}_{base.preset}" + (f"_{args.dataset}" if args.dataset != "MNIST" else "")
-        self.weights = weights.replace("{dataset}", args.dataset.lower())
+        dataset = args.dataset or base.dataset
+        self.name = name if dataset == base.dataset else f"{name}_{dataset}"
+        self.weights = weights.replace("{dataset}", dataset.lower())
         self.folder: Path = args.out / "runs" / self.name
         self.config = self._resolve(base)
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
@@ -95,6 +97,7 @@ class Laboratory:
         self.seconds = 0.0  # of training, over all sessions
         self.written: list[Path] = []
         self._signal, self._training = 0, False
+        self._minutes: float | None = None  # of training; when the lr has to fall, they decide at which step it ends
 
     @property
     def device(self) -> torch.device:
@@ -115,16 +118,39 @@ class Laboratory:
     def epochs(self, total: int) -> Iterator[int]:
         """Train, yielding each epoch's number (0 is untrained) when its `record` is due. Raises Stopped."""
         self._open_folder()
-        for number_ in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number_, self._on_signal)
+        self._catch_signals()
         per_epoch, limit = self.trainer.steps_per_epoch, self.args.limit_steps or math.inf
+        while self.history and self.history[-1]["step"] < self.history[-1]["epoch"] * per_epoch:
+            self.history.pop()  # an epoch that --limit-steps cut short is not done
         for epoch in range(len(self.history), total + 1):
             self._train(int(min(epoch * per_epoch, limit)), f"epoch {epoch}/{total}")
             yield epoch
             if epoch * per_epoch >= limit:
                 return
 
-    def record(self, epoch: int, **scores: Any) -> None:
+    def marks(self, plan: Plan) -> Iterator[int]:
+        """Train as planned, yielding the number of steps done when their `record` is due. Raises Stopped."""
+        self._open_folder()
+        self._catch_signals()
+        per_epoch, trainer = self.trainer.steps_per_epoch, self.trainer
+        self._minutes = plan.minutes
+        end = trainer.end
+        if plan.steps or plan.epochs:
+            end = min(plan.steps or math.inf, plan.epochs * per_epoch if plan.epochs else math.inf)
+            end = max(1, round(end))
+        if trainer.end and end != trainer.end:
+            raise UserError(f"the run in {str(self.folder)!r} was planned to end at step {trainer.end:,}, not {end:,}, "
+                            "and its learning rate falls towards that: ask for the same, or start anew")  # fmt: skip
+        trainer.end = end
+        done = self.history[-1]["step"] if self.history else -1
+        while trainer.end is None or done < trainer.end:
+            mark = plan.mark_after(done)
+            while trainer.step < min(mark, trainer.end or mark):
+                self._train(min(mark, trainer.end or mark), "training")  # returns early when the end becomes known
+            done = trainer.step
+            yield done
+
+    def record(self, epoch: float, **scores: Any) -> None:
         """Close an epoch: its weights, its line in metrics.jsonl, the state. `scores` are plain values."""
         losses = self.trainer.losses[-self.trainer.steps_per_epoch :]
         mean = sum(losses) / len(losses) if losses else None
@@ -146,17 +172,27 @@ class Laboratory:
         """This process's part of it."""
         return whole.tensor_split(self.accelerator.num_processes)[self.accelerator.process_index]
 
-    def sample(self, count: int, seed: int, text: str, originals: Tensor | None = None, **how: Any) -> Tensor:
+    def sample(
+        self,
+        count: int,
+        seed: int,
+        text: str,
+        originals: Tensor | None = None,
+        labels: Tensor | None = None,
+        guidance_scale: float = 1.0,
+        **how: Any,
+    ) -> Tensor:
         """This process's share of `count` samples of the averaged weights (n, C, H, W) in [0, 1].
 
-        Those of `originals`, if given, begin at what is left of the first `count` of them.
+        Those of `originals`, if given, begin at what is left of the first `count` of them; `labels` are also of all.
         """
         index = self.share(torch.arange(count, device=self.device))
         parts = [torch.empty(0, *self.config.shape, device=self.device)]
-        with self.bar(len(index) * len(sampling(self.experiment, **how)[1]), text, unit="step") as bar:
+        with self.bar(len(index) * len(sampling(self.experiment, **how).times), text, unit="step") as bar:
             for part in index.split(256):
-                begin = None if originals is None else originals[part]
-                for images in trajectory(self.averaged, part, seed, begin, **how):
+                begin, told = (None if each is None else each[part] for each in (originals, labels))
+                told = {"labels": told, "guidance_scale": guidance_scale}
+                for images in trajectory(self.averaged, part, seed, begin, **told, **how):
                     bar.update(len(images))
                 parts.append(images)
         return torch.cat(parts)
@@ -217,14 +253,23 @@ class Laboratory:
     # --- Training, kept alive ---
 
     def _train(self, until: int, text: str) -> None:
+        """Train up to a step, or to where `_minutes` make the end of the training known."""
         began = saved = time.monotonic()
         self._training = True
-        with self.bar(until, text, initial=self.trainer.step, unit="step") as bar:
+        total = until if self._minutes is None else None
+        with self.bar(self.trainer.end or total, text, initial=self.trainer.step, unit="step") as bar:
             for step in self.trainer.train(until):
+                passed = self.seconds + time.monotonic() - began
                 if step.number % LOOK_EVERY == 0:
                     bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
+                    if self._minutes and not self.trainer.end:
+                        bar.total = round(step.number * 60 * self._minutes / passed)  # tqdm's ETA comes of it
                 bar.update(1)
-                stop, save = self._agree(step.number, time.monotonic() - saved >= self.args.save_every)
+                late = bool(self._minutes) and passed >= 60 * self._minutes * (1 - self.config.decay)
+                stop, save, late = self._agree(step.number, time.monotonic() - saved >= self.args.save_every, late)
+                if late and not self.trainer.end:
+                    self.trainer.end = max(step.number, round(step.number / (1 - self.config.decay)))
+                    break
                 if stop or save:
                     saved = time.monotonic()
                     self.seconds, began = self.seconds + saved - began, saved
@@ -237,14 +282,19 @@ class Laboratory:
         if self._signal:
             raise Stopped(self._signal)
 
-    def _agree(self, step: int, save: bool) -> tuple[int, bool]:
-        """The signal and the wish to save of any process, known to all at the same step; asked for now and then."""
+    def _agree(self, step: int, save: bool, late: bool) -> tuple[int, bool, bool]:
+        """The signal, the wish to save and the clock of any process, known to all at the same step."""
         if self.accelerator.num_processes == 1:
-            return self._signal, save
+            return self._signal, save, late
         if step % LOOK_EVERY:
-            return 0, False
-        wishes = self.accelerator.gather(torch.tensor([[self._signal, int(save)]], device=self.device))
-        return int(wishes[:, 0].max()), bool(wishes[:, 1].any())
+            return 0, False, False
+        wishes = self.accelerator.gather(torch.tensor([[self._signal, int(save), int(late)]], device=self.device))
+        stop, save, late = wishes.max(0).values.tolist()
+        return stop, bool(save), bool(late)
+
+    def _catch_signals(self) -> None:
+        for number_ in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number_, self._on_signal)
 
     def _on_signal(self, number_: int, frame: object) -> None:
         self._signal = number_
@@ -256,7 +306,8 @@ class Laboratory:
     def _resolve(self, base: Config) -> Config:
         """The preset with the options given; on --resume the saved config, which given options may not contradict."""
         given = {key: getattr(self.args, key) for key in RECIPE if getattr(self.args, key, None) is not None}
-        given |= {"dataset": self.args.dataset, "shape": DATASETS[self.args.dataset].shape}
+        if self.args.dataset:
+            given |= {"dataset": self.args.dataset, "shape": DATASETS[self.args.dataset].shape}
         config = base.replace(**({"precision": "bf16" if computes_bf16(self.device) else "fp32"} | given))
         path = self.folder / "config.json"
         if not (self.args.resume and path.exists()):
@@ -299,9 +350,6 @@ class Laboratory:
         self.trainer.load_state(state["trainer"])
         self.experiment.process.load_state_dict(state["process"])
         self.history, self.seconds = state["history"], state["seconds"]
-        per_epoch = self.trainer.steps_per_epoch
-        while self.history and self.history[-1]["step"] < self.history[-1]["epoch"] * per_epoch:
-            self.history.pop()  # an epoch that --limit-steps cut short is not done
 
     def _save(self) -> None:
         state = {"trainer": self.trainer.state(), "history": self.history, "seconds": self.seconds}

@@ -16,6 +16,12 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", Help)
         super().__init__(allow_abbrev=False, **kwargs)
 
+    def parse_dotted_args(self, args: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and apart from them the overrides: words such as --train.lr=1e-3."""
+        args = sys.argv[1:] if args is None else args
+        dotted = [word for word in args if word.startswith("--") and "." in word.split("=")[0]]
+        return self.parse_args([word for word in args if word not in dotted]), dotted
+
     def parse_args(self, args=None, namespace=None):
         # First, or `--sede 3 …` would be answered with what argparse makes of the 3.
         options = [option for action in self._actions for option in action.option_strings]

@@ -45,6 +45,10 @@ class Denoiser(nn.Module):
         """What the network is to answer."""
         return x_0
 
+    def null(self, cond: Tensor) -> Tensor:
+        """The condition that says nothing, of the shape of `cond`."""
+        return self.network.null(cond)
+
 
 class Clipped(nn.Module):
     """A denoiser whose answers stay in the range of images, as in Ho et al. (2020).

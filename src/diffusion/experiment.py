@@ -1,10 +1,10 @@
 """An experiment is what a Config describes, built: codec, process, denoiser. And its weight file."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,44 @@ from diffusion.codec import Pixels
 from diffusion.config import Config, checked
 from diffusion.denoiser import Clipped, Denoiser, GaussianDenoiser
 from diffusion.errors import UserError, unknown
+from diffusion.guidance import Guided
 from diffusion.networks import CNN, UNet
 from diffusion.noise import Noise
 from diffusion.process import Gaussian, Process
-from diffusion.sampler import sample
+from diffusion.sampler import heun, multistep, sample
 from diffusion.schedule import build_schedule
 
 FORMAT = "cold_dif_model 1"
 
-# The ways back of each kind of process: name -> (eta, steps unless told; None is all there are).
-SAMPLERS: dict[str, dict[str, tuple[float, int | None]]] = {
-    "gaussian": {"ddpm": (1.0, 100), "ddim": (0.0, 50)},
-    "averaging": {"alg2": (0.0, None), "alg1": (1.0, None), "direct": (1.0, 1)},  # Bansal et al. (2022)
+# The ways back of each kind of process: name -> (loop, eta, steps unless told; None is all there are).
+SAMPLERS: dict[str, dict[str, tuple[Callable[..., Iterator[Tensor]], float, int | None]]] = {
+    "gaussian": {
+        "ddpm": (sample, 1.0, 100),  # Ho et al. (2020)
+        "ddim": (sample, 0.0, 50),  # Song et al. (2021)
+        "heun": (heun, 0.0, 10),  # Karras et al. (2022)
+        "dpm": (multistep, 0.0, 20),  # Lu et al. (2022)
+        "sde": (multistep, 1.0, 50),
+    },
+    "averaging": {  # Bansal et al. (2022)
+        "alg2": (sample, 0.0, None),
+        "alg1": (sample, 1.0, None),
+        "direct": (sample, 1.0, 1),
+    },
 }
+
+
+class Way(NamedTuple):
+    """A way back from t = 1: `loop(denoiser, process, x, times, noise, **cond)` yields its states."""
+
+    loop: Callable[..., Iterator[Tensor]]
+    process: Process
+    times: Tensor  # (steps + 1,) from 1 down to 0
+
+    @property
+    def calls(self) -> int:
+        """Network calls for one sample."""
+        steps = len(self.times) - 1
+        return 2 * steps - 1 if self.loop is heun else steps
 
 
 @dataclass
@@ -57,14 +82,16 @@ def build(config: Config) -> Experiment:
 
 def _network(config: Config) -> nn.Module:
     if config.network == "unet":
-        return UNet(config.shape, config.hidden)
+        return UNet(config.shape, config.hidden, config.classes)
+    if config.classes:
+        raise UserError("network 'cnn' cannot be told labels: use unet, or classes 0")
     return CNN(config.shape, config.hidden, config.activation)
 
 
 def _gaussian(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
     schedule = build_schedule(config.schedule, config.timesteps, config.beta_min, config.beta_max)
     denoiser = GaussianDenoiser(network, schedule, config.target, loss=config.loss, precision=config.precision)
-    return Gaussian(schedule, variance=config.variance), denoiser
+    return Gaussian(schedule, variance=config.variance, training_times=config.draw_time), denoiser
 
 
 def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
@@ -78,37 +105,71 @@ def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
 
 def sampling(
     experiment: Experiment, sampler: str | None = None, steps: int | None = None, variance: str | None = None
-) -> tuple[Process, Tensor]:
-    """The process with the eta of a named sampler (None: the config's), and the times (steps + 1,)."""
+) -> Way:
+    """The way back of a named sampler (None: the config's)."""
     known = SAMPLERS[experiment.config.process]
     sampler = sampler or experiment.config.sampler or next(iter(known))
     if sampler not in known:
         raise unknown("sampler", sampler, known)
     process = copy.copy(experiment.process)
-    process.eta, usual = known[sampler]
+    loop, process.eta, usual = known[sampler]
     if variance:
         process.variance = variance
     most = process.timesteps or 1000
-    return process, process.times(min(usual or most, most) if steps is None else steps)
+    return Way(loop, process, process.times(min(usual or most, most) if steps is None else steps))
+
+
+def answering(
+    experiment: Experiment, guidance_scale: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), clip: bool = True
+) -> Callable[..., Tensor]:
+    """The experiment's denoiser, guided, its estimates of x_0 kept in the range of images if `clip`."""
+    denoiser = Guided(experiment.denoiser, guidance_scale, interval)
+    return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if clip else denoiser
+
+
+def conditions(experiment: Experiment, index: Tensor, labels: Tensor | int | None = None) -> dict[str, Tensor]:
+    """What the denoiser is told of the samples `index` (B,): nothing, or labels; 0, 1, 2, … in turn if none is given.
+
+    UserError for labels that the network does not know.
+    """
+    classes = experiment.config.classes
+    if labels is None:
+        return {"cond": index % classes} if classes else {}
+    if not classes:
+        raise UserError("these weights know no labels: leave the label out")
+    cond = torch.as_tensor(labels, device=index.device).expand(len(index))
+    if cond.is_floating_point() or cond.min() < 0 or cond.max() >= classes:
+        raise UserError(f"a label is an integer from 0 to {classes - 1}, not {labels}")
+    return {"cond": cond.long()}
 
 
 def trajectory(
-    experiment: Experiment, index: Tensor, seed: int = 0, originals: Tensor | None = None, clip: bool = True, **how: Any
+    experiment: Experiment,
+    index: Tensor,
+    seed: int = 0,
+    originals: Tensor | None = None,
+    clip: bool = True,
+    labels: Tensor | int | None = None,
+    guidance_scale: float = 1.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+    **how: Any,
 ) -> Iterator[Tensor]:
     """Every state, from x_1 down to x_0, of the samples `index` (B,): images (B, C, H, W) in [0, 1].
 
     x_1 is drawn from the prior, or is what is left of `originals` (B, C, H, W), uint8 or in [0, 1]. Sample i of a seed
-    is the same whatever else is in the batch. `clip` keeps every estimate of x_0 in range; `how` is for `sampling`.
+    is the same whatever else is in the batch. `labels` are those of `conditions`; `clip` keeps every estimate of x_0 in
+    range; `how` is for `sampling`.
     """
-    process, times = sampling(experiment, **how)
+    loop, process, times = sampling(experiment, **how)
     codec, noise = experiment.codec, Noise(seed, index)
-    denoiser = Clipped(experiment.denoiser, codec.low, codec.high) if clip else experiment.denoiser
+    denoiser = answering(experiment, guidance_scale, interval, clip)
+    cond = conditions(experiment, index, labels)
     if originals is None:
         x_1 = process.prior(torch.empty(len(index), *experiment.config.shape, device=index.device), noise)
     else:
         x_1 = process.degrade(codec.encode(originals), times[0], noise)
     yield codec.decode(x_1)
-    yield from map(codec.decode, sample(denoiser, process, x_1, times, noise))
+    yield from map(codec.decode, loop(denoiser, process, x_1, times, noise, **cond))
 
 
 def degraded(experiment: Experiment, images: Tensor, t: Tensor, seed: int = 0) -> Tensor:

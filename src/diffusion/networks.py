@@ -98,13 +98,17 @@ class CNN(nn.Module):
 class UNet(nn.Module):
     """A U-Net on the image folded 2×2 into channels: residual blocks at two resolutions, attention at the lower one.
 
-    Folding halves the resolution at which most of the work is done; it learns faster and runs twice as fast.
+    Folding halves the resolution at which most of the work is done; it learns faster and runs twice as fast. Of the
+    `classes` labels it can be told, the last, `classes` itself, says nothing: the null label.
     """
 
-    def __init__(self, shape: tuple[int, int, int], widths: Sequence[int] = (48, 96)):
+    def __init__(self, shape: tuple[int, int, int], widths: Sequence[int] = (48, 96), classes: int = 0):
         super().__init__()
         channels, (high, low) = 4 * shape[0], widths
         embedding = 4 * high
+        self.classes = classes
+        if classes:
+            self.label_embed = nn.Embedding(classes + 1, embedding)
         self.time_embed = nn.Sequential(nn.Linear(high, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.register_buffer("frequencies", 2 * math.pi * torch.logspace(0, 1.5, high // 2) / 4)  # rad per unit of t
         self.enter = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(channels, high, 3, padding=1))
@@ -118,9 +122,16 @@ class UNet(nn.Module):
         )
         nn.init.zeros_(self.leave[2].weight)  # the first answer is 0: no noise of an untrained network to unlearn
 
-    def forward(self, x: Tensor, t: Tensor, cond: None = None) -> Tensor:
+    def null(self, cond: Tensor) -> Tensor:
+        """The condition that says nothing, of the shape of `cond`."""
+        return torch.full_like(cond, self.classes)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         angle = t.float()[:, None] * self.frequencies
         time = self.time_embed(torch.cat([angle.sin(), angle.cos()], dim=1))  # (B, embedding)
+        if self.classes:
+            label = self.null(t.long()) if cond is None else cond  # (B,)
+            time = time + self.label_embed(label)
         x = self.enter(x)  # (B, high, H/2, W/2)
         kept = []
         for block in self.down:

@@ -55,12 +55,14 @@ class Trainer:
         self.denoiser = denoiser.to(accelerator.device)
         self.ema = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
-        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=config.lr, fused=True)
+        betas = (0.9, config.beta2)
+        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=config.lr, betas=betas, fused=True)
         if accelerator.device.type == "cuda":  # a CPU gains nothing; the compiler also turns to channels_last by itself
             self.denoiser.network.compile()
             self.ema.network.compile()
         self.loss = accelerator.prepare_model(Loss(self.denoiser))
         self.losses: list[float] = []  # of every step so far, mean over processes
+        self.end: int | None = None  # the step at which a training of planned length ends; lr falls towards it
         self.pending: list[Tensor] = []  # (loss, gradient norm) of the steps not yet looked at
         self.bad = torch.zeros((), device=accelerator.device)  # 1 from the first non-finite step on
 
@@ -69,13 +71,22 @@ class Trainer:
         """Steps done."""
         return len(self.losses) + len(self.pending)
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step: risen over the warm-up, level, and falling where the end is planned."""
+        rise = (self.step + 1) / self.config.warmup if self.config.warmup else 1.0
+        last = self.config.decay * self.end if self.end else 0.0
+        fall = (self.end - self.step) / last if last else 1.0
+        return self.config.lr * max(0.0, min(1.0, rise, fall))
+
     def train(self, until: int) -> Iterator[Step]:
         """Train up to step `until`, yielding after every step. Raises Diverged. May be left at any step."""
         look_every = 1 if self.accelerator.device.type == "cpu" else LOOK_EVERY
         stream = self.batches()
         while self.step < until:
             batch = next(stream)
-            self.pending.append(self.update(self.codec.encode(batch.images)))
+            labels = batch.labels if self.config.classes else None
+            self.pending.append(self.update(self.codec.encode(batch.images), labels))
             if self.step % look_every == 0 or self.step == until:
                 self.look()
             yield Step(self.step, self.losses[-1] if self.losses else float("nan"))
@@ -84,17 +95,22 @@ class Trainer:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         return batches(self.data, self.config.batch_size, self.config.seed, self.step, rank, world)
 
-    def update(self, x_0: Tensor) -> Tensor:
-        """One step on a local batch (B, C, H, W); returns (loss, gradient norm) on the device."""
+    def update(self, x_0: Tensor, cond: Tensor | None = None) -> Tensor:
+        """One step on a local batch (B, C, H, W) and its conditions; returns (loss, gradient norm) on the device."""
         first = self.step * self.config.batch_size + self.accelerator.process_index * len(x_0)
         noise = Noise(self.config.seed, torch.arange(first, first + len(x_0), device=x_0.device))
         t = self.process.draw_time(noise)
-        loss = self.loss(x_0, self.process.degrade(x_0, t, noise), t)
+        x_t = self.process.degrade(x_0, t, noise)
+        if cond is not None:
+            hidden = noise.uniform() <= self.config.drop_prob
+            cond = torch.where(hidden, self.denoiser.null(cond), cond)
+        loss = self.loss(x_0, x_t, t, cond)
         self.accelerator.backward(loss)
         parameters = list(self.denoiser.parameters())
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         self.bad = torch.maximum(self.bad, (~torch.isfinite(loss.detach() + norm)).float())
         self.optimizer.found_inf = self.bad
+        self.optimizer.param_groups[0]["lr"] = self.lr
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average()
@@ -128,6 +144,7 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "end": self.end,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -136,4 +153,5 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses = state["losses"].tolist()
+        self.end = state.get("end")
         self.pending.clear()

@@ -1,0 +1,151 @@
+"""What makes cold diffusion draw digits: recipes trained for equally many steps, restored and drawn from in one run.
+
+PYTHONPATH=src python benchmarks/cold.py --group cnn --steps 5616      the coursework's network, its recipe and ours
+PYTHONPATH=src python benchmarks/cold.py --group unet --steps 1500     remedies for samples that all look alike
+
+States are kept in runs/benchmark_cold/: the same command goes on where a killed one stopped.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from commands.processes import computes_bf16, open_device
+from diffusion import checkpoint, figures
+from diffusion.averaging import Averaging
+from diffusion.config import COLD, DDPM
+from diffusion.data import load
+from diffusion.denoiser import Clipped
+from diffusion.experiment import build, sampling
+from diffusion.extractor import extractor_for
+from diffusion.metrics import Reference, floor, likeness, score
+from diffusion.noise import Noise
+from diffusion.sampler import last
+from diffusion.training import Trainer
+
+CNN, UNET = COLD["default_28"].replace(noise=0.0, sampler="alg2"), COLD["cold_unet"]
+# name -> config, ways back (sampler, how many steps before the end it begins)
+GROUPS = {
+    "cnn": {
+        "original: t < T only": (CNN, [("direct", 0), ("alg2", 0), ("alg2", 1)]),
+        "t = T trained": (CNN, [("direct", 0), ("alg2", 0)]),
+        "noise 0.15 (of 2)": (CNN.replace(noise=0.075), [("direct", 0), ("alg2", 0), ("alg1", 0)]),
+    },
+    "unet": {
+        "no noise": (UNET.replace(noise=0.0), [("direct", 0), ("alg2", 0), ("alg1", 0)]),
+        "noise 0.15": (UNET, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
+        "noise 0.05": (UNET.replace(noise=0.05), [("alg1", 0)]),
+        "noise 0.3": (UNET.replace(noise=0.3), [("alg1", 0)]),
+        "0.15, inside-out": (UNET.replace(order="inside-out"), [("alg1", 0)]),
+        "0.15, outside-in": (UNET.replace(order="outside-in"), [("alg1", 0)]),
+        "0.15, 7 groups": (UNET.replace(timesteps=7), [("alg1", 0)]),
+        "DDPM, same network": (DDPM["ddpm_unet"], [("ddpm", 0)]),
+    },
+}
+
+
+class Original(Averaging):
+    """The original never trained t = T."""
+
+    def draw_time(self, noise):
+        return (noise.uniform() * (self.timesteps - 1)).ceil() / self.timesteps
+
+
+def trained(name, config, args, data, device):
+    """The experiment after args.steps steps, from its kept state if there is one."""
+    e = build(config).to(device)
+    if name.startswith("original"):
+        e.process.__class__ = Original
+    trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=device.type == "cpu"))
+    path = args.out / f"{name.translate(str.maketrans(' ,:<=()', '_______'))}_{config.axis}.pt"
+    if path.exists():
+        state = checkpoint.load(path)
+        trainer.load_state(state["trainer"])
+        e.process.load_state_dict(state["process"])
+    else:
+        e.process.fit(e.codec.encode(data.images[:20_000]))
+    saved = time.monotonic()
+    keep = lambda: checkpoint.save(path, {"trainer": trainer.state(), "process": e.process.state_dict()})
+    with tqdm(total=args.steps, initial=trainer.step, desc=name, unit="step", leave=False) as bar:
+        for step in trainer.train(args.steps):
+            bar.update()
+            if time.monotonic() - saved > 60 or step.number == args.steps:
+                keep()
+                saved = time.monotonic()
+    e.denoiser = trainer.ema
+    return e
+
+
+def draw(e, way, begin, seed, count, originals=None):
+    """`count` images by a way back that begins `begin` steps before the end; of the originals, or of the prior."""
+    loop, process, times = sampling(e, sampler=way)
+    times = times[begin:]
+    parts = []
+    for part in tqdm(torch.arange(count, device=next(e.denoiser.parameters()).device).split(256), leave=False):
+        noise = Noise(seed, part)
+        if originals is None:
+            x = process.prior(torch.empty(len(part), *e.config.shape, device=part.device), noise)
+        else:
+            x = process.degrade(e.codec.encode(originals[part]), times[0], noise)
+        states = loop(Clipped(e.denoiser, e.codec.low, e.codec.high), process, x, times, noise)
+        parts.append(e.codec.decode(last(states)))
+    return torch.cat(parts)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--group", choices=GROUPS, default="unet")
+    parser.add_argument("--only", help="variants whose name contains this")
+    parser.add_argument("--axis", choices=["row", "col"], default="row")
+    parser.add_argument("--steps", type=int, default=1500, help="of training, each variant")
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--data-root", default="data")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark_cold"))
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    args = parser.parse_args()
+    device, n = open_device(args.device), args.samples
+    data, test = (load("MNIST", split, args.data_root, device) for split in ("train", "test"))
+    extractor = extractor_for("MNIST", Path(__file__).parents[1] / "weights", device)
+    reference = Reference.of(extractor, data.images, Path(args.data_root) / "cache")
+    real = floor(test.images, reference, n)
+    print(f"{args.axis}s, {args.steps} steps of 128, N = {n}, one seed, {real.extractor} {real.sha256[:16]}; "
+          f"floor {real.fid:.2f}, IS {real.inception_score:.2f}\n"
+          "labels: how often the rarest and the commonest digit is drawn (real: 8.9–11.4 %)\n")  # fmt: skip
+    header = f"{'recipe':<22}{'way back':<16}{'restored':>9}{'kept':>8}{'SSIM':>7}{'grey':>8}"
+    header += f"{'new':>9}{'IS':>6}{'labels':>14}"
+    print(header, flush=True)
+    precision = "bf16" if computes_bf16(device) else "fp32"
+    for name, (config, ways) in GROUPS[args.group].items():
+        if args.only and args.only not in name:
+            continue
+        e = trained(name, config.replace(axis=args.axis, precision=precision), args, data, device)
+        for way, begin in ways:
+            record = {"recipe": name, "way": way, "begin": begin, "axis": args.axis, "steps": args.steps, "n": n}
+            cells = f"{name:<22}{way + (f' from T − {begin}' if begin else ''):<16}"
+            if config.process == "averaging":
+                x = draw(e, way, begin, 0, n, test.images)
+                s, like = score(x, reference), likeness(extractor, x, test.images[:n], test.labels[:n])
+                cells += f"{s.fid:>9.2f}{like.agreement:>8.1%}{like.ssim:>7.3f}{like.mean:>8.4f}"
+                record |= {"restored": s.fid, **like._asdict()}
+            else:
+                cells += " " * 32
+            if not begin:
+                x = draw(e, way, begin, 0, n)
+                s, (_, logits) = score(x, reference), extractor(x)
+                share = torch.bincount(logits.argmax(1), minlength=10) / n
+                cells += f"{s.fid:>9.2f}{s.inception_score:>6.2f}{share.min():>7.1%}–{share.max():.1%}"
+                record |= {"new": s.fid, "inception_score": s.inception_score, "labels": share.tolist()}
+                figures.grid(x[:64], args.out / f"{name.replace(' ', '_')}_{way}_{args.axis}.png", columns=8, scale=2)
+            print(cells, flush=True)
+            with open(args.out / "results.jsonl", "a") as file:
+                file.write(json.dumps(record) + "\n")
+    print(f"\nmean grey of the originals {test.images[:n].float().mean() / 255:.4f}")
+
+
+if __name__ == "__main__":
+    main()

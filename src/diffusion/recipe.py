@@ -1,0 +1,143 @@
+"""Recipes: a Config and a plan of its training, from a YAML file and dotted overrides; and written back as YAML."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from diffusion.config import COLD, DDPM, GUIDED, Config, checked, preset
+from diffusion.errors import UserError, unknown
+
+PRESETS = {**COLD, **DDPM, **GUIDED}
+CLOSED = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long is trained, and when its samples are looked at. The budget that is used up first ends the training."""
+
+    __pydantic_config__ = CLOSED
+
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None  # of training, without the looking
+    look_at: tuple[int, ...] = (1000, 9000)  # steps after which samples are drawn, always of the same noise and labels
+    look_every: int = 2000  # and whenever so many steps are done
+
+    def mark_after(self, step: int) -> int:
+        """The next step to look at."""
+        regular = (max(step, 0) // self.look_every + 1) * self.look_every
+        return min([at for at in self.look_at if at > step] + [regular]) if step >= 0 else 0
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How samples are drawn while and after training."""
+
+    __pydantic_config__ = CLOSED
+
+    count: int = 100  # samples on a sheet
+    steps: int | None = None  # of the sampler; None: as many as it usually takes
+    guidance_scale: float = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a YAML file says. `name` is the run's."""
+
+    name: str
+    config: Config
+    plan: Plan
+    looks: Looks
+
+    def text(self) -> str:
+        """As YAML, every setting told: the same recipe when read again."""
+        values = {**asdict(self.config), **asdict(self.plan)}
+        sections = {part: {key: values[key] for key in keys} for part, keys in SECTIONS.items()}
+        sections["sample"] = {"sampler": self.config.sampler, **asdict(self.looks)}
+        plain = lambda value: list(value) if isinstance(value, tuple) else value
+        sections = {part: {key: plain(value) for key, value in keys.items()} for part, keys in sections.items()}
+        return yaml.safe_dump({"preset": self.config.preset, **sections}, sort_keys=False)
+
+
+# The sections of the file and their settings, in the order in which they are written.
+SECTIONS = {
+    "data": ("dataset", "shape", "pixel_range"),
+    "process": ("process", "schedule", "timesteps", "beta_min", "beta_max", "target", "variance", "draw_time",
+                "axis", "order", "noise"),
+    "network": ("network", "hidden", "activation", "classes", "drop_prob"),
+    "train": ("lr", "beta2", "warmup", "decay", "batch_size", "ema_decay", "loss", "precision", "seed",
+              *(field.name for field in fields(Plan))),
+}  # fmt: skip
+SAMPLE = ("sampler", *(field.name for field in fields(Looks)))
+SETTINGS = [f"{part}.{key}" for part, keys in {**SECTIONS, "sample": SAMPLE}.items() for key in keys]
+
+
+def read(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a YAML file, changed by `section.key=value` overrides; it takes its name from the file."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError:
+        raise UserError(f"there is no file {str(path)!r}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = str(getattr(error, "problem_mark", "")).strip()
+        raise UserError(f"{str(path)!r} is not YAML {where}".strip()) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{str(path)!r} has no sections: {', '.join([*SECTIONS, 'sample'])}")
+    return recipe(Path(path).stem, content, overrides)
+
+
+def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a file's content: `preset` names the line it starts from, the sections change it."""
+    base = preset(PRESETS, str(content.get("preset", "unet")))
+    given: dict[str, Any] = {}
+    for part, keys in content.items():
+        if part == "preset":
+            continue
+        if part not in (*SECTIONS, "sample"):
+            raise unknown("section", part, ["preset", *SECTIONS, "sample"])
+        if not isinstance(keys, dict):
+            raise UserError(f"section {part!r} must hold settings such as {next(s for s in SETTINGS if part in s)}")
+        given |= {f"{part}.{key}": value for key, value in keys.items()}
+    for word in overrides:
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not equals:
+            raise UserError(f"{word!r} is not an override: write --section.key=value, such as --train.lr=1e-3")
+        given[key] = yaml.safe_load(value)
+    for key in given:
+        if key not in SETTINGS:
+            raise unknown("setting", key, SETTINGS)
+    values = {"config": asdict(base), "plan": {}, "looks": {}}
+    for key, value in given.items():
+        part, key = key.split(".")
+        kind = "looks" if part == "sample" and key != "sampler" else "config" if key in values["config"] else "plan"
+        values[kind][key] = value
+    return Recipe(
+        name, _config(values["config"]), _made(Plan, values["plan"], "train"), _made(Looks, values["looks"], "sample")
+    )
+
+
+def _config(values: dict[str, Any]) -> Config:
+    try:
+        return checked(values)
+    except UserError as error:  # it knows a setting by its own name; here it has a section
+        named = {key.split(".")[1]: key for key in SETTINGS}
+        words = str(error).split("'")
+        raise UserError("'".join([words[0], named.get(words[1], words[1]), *words[2:]])) from None
+
+
+def _made(kind: type, values: dict[str, Any], section: str) -> Any:
+    try:
+        made = TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = f"{section}.{'.'.join(map(str, first['loc']))}"
+        raise UserError(f"setting {key!r} cannot be {first['input']!r}: {first['msg'].lower()}") from None
+    for key, value in values.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if key != "guidance_scale" and any(number is not None and float(number) <= 0 for number in numbers):
+            raise UserError(f"setting {f'{section}.{key}'!r} cannot be {value!r}: it must be above 0")
+    return made
