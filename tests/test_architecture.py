@@ -18,8 +18,10 @@ FLOORS = [
     "process autoencoder captions extractor recipe",
     "averaging",
     "denoiser coursework",
-    "sampler guidance training metrics editing",
+    "sampler guidance training metrics",
+    "editing likelihood",
     "experiment figures",
+    "editor",
     "model",
 ]
 OUTSIDE = {each.stem for each in SRC.iterdir()} - {"diffusion"} | {""}  # "" is what a relative import starts with
@@ -56,6 +58,8 @@ def complaints(path: str, source: str) -> list[str]:
     if not path.startswith("diffusion/"):
         return found
     module = Path(path).stem
+    if module == "__init__":  # opens doors by name, only when they are asked for
+        return found
     if module not in FLOOR:
         return [*found, f"{path} is on no floor: add it to FLOORS in {Path(__file__).name}"]
     for name in imports(tree):

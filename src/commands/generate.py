@@ -13,11 +13,13 @@ from commands.processes import open_device
 from diffusion import checkpoint, figures
 from diffusion.data import load
 from diffusion.errors import UserError
-from diffusion.experiment import SAMPLERS, find_weights, load_weights, sampling, trajectory
+from diffusion.experiment import SAMPLERS, answering, conditions, find_weights, load_weights, sampling, trajectory
 
 FOLDERS = [Path("weights"), *sorted(Path("runs").glob("*"))]
 WAYS = [name for known in SAMPLERS.values() for name in known]
 EXAMPLES = """examples:
+  python src generate --weights unet --label 7 --count 64 --guidance-scale 2 --steps 10 --out grid.png
+  python src generate --weights unet --count 10000 --out x.npy --labels y.npy
   python src generate --weights ddpm_mnist_1_default --count 16 --out digits.png
   python src generate --weights runs/DDPM_light/ddpm_mnist_1_light.pth --count 1000 --steps 1000 --out x.npy
   python src generate --weights custom_mnist_2_row_default_28 --from test --originals y.npy --labels z.npy --out x.npy
@@ -29,15 +31,26 @@ def parser() -> Parser:
     p.add_argument("--weights", required=True, help="a weight file, or the name of one in weights/ or runs/*/")
     p.add_argument("--count", type=number(int, 1), default=16, help="how many samples")
     p.add_argument("--seed", type=number(int, 0), default=0, help="sample i of a seed is always the same image")
+    p.add_argument("--label", type=number(int, 0), help="draw only this one (default: 0, 1, 2, … in turn)")
+    p.add_argument("--guidance-scale", type=number(float, -100, 100), default=1.0,
+                   help="0 ignores the label, 1 follows it, more exaggerates it")  # fmt: skip
+    p.add_argument("--guidance-interval", type=number(float, 0, 1), nargs=2, default=(0.0, 1.0),
+                   metavar=("LOW", "HIGH"), help="guide only between these times (default: 0 1, all)")  # fmt: skip
     p.add_argument("--from", dest="start", type=one_of("start", ["prior", "test"]), default="prior",
                    help="prior: from nothing; test: restore test images that are fully degraded")  # fmt: skip
     p.add_argument("--originals", type=Path, help="with --from test: write those test images here, X.npy")
-    p.add_argument("--labels", type=Path, help="with --from test: write their labels here, X.npy")
+    p.add_argument(
+        "--labels",
+        type=Path,
+        help="write the labels here, X.npy: those drawn, or with --from test those of the test images",
+    )
     p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
     p.add_argument("--sampler", "--method", type=one_of("sampler", WAYS),
-                   help="ddpm, ddim; of cold weights alg2, alg1, direct (default: as the weights say)")  # fmt: skip
-    p.add_argument("--steps", type=number(int, 1), help="network calls (default: 100 for ddpm, 50 for ddim, "
-                   "1 for direct, T for the others)")  # fmt: skip
+                   help=f"{', '.join(WAYS)}; the last three of cold weights (default: as saved)")  # fmt: skip
+    usual = ", ".join(f"{steps} for {name}" for name, (_, _, steps) in SAMPLERS["gaussian"].items())
+    p.add_argument(
+        "--steps", type=number(int, 1), help=f"of the sampler (default: {usual}, 1 for direct, T for alg1, alg2)"
+    )
     p.add_argument(
         "--variance", type=one_of("variance", ["beta", "posterior"]), help="of ddpm's noise (default: as saved)"
     )
@@ -58,6 +71,11 @@ def main(argv: list[str] | None = None) -> None:
     experiment = load_weights(find_weights(args.weights, FOLDERS)).to(device)
     how = {"sampler": args.sampler, "steps": args.steps, "variance": args.variance}
     steps = len(sampling(experiment, **how).times) - 1
+    told = {"guidance_scale": args.guidance_scale, "interval": tuple(args.guidance_interval)}
+    answering(experiment, **told)  # a wrong scale or label is refused now
+    labels = conditions(experiment, torch.arange(args.count, device=device), args.label).get("cond")
+    if labels is None and args.labels and not args.start == "test":
+        raise UserError(f"--labels {args.labels}: {args.weights} knows no labels")
     test = load(experiment.config.dataset, "test", args.data_root, device) if args.start == "test" else None
     if test and args.count > len(test):
         raise UserError(f"--count {args.count}: there are only {len(test)} test images")
@@ -67,14 +85,18 @@ def main(argv: list[str] | None = None) -> None:
     with tqdm(total=args.count * (steps + 1), unit="step", desc="sampling", leave=False) as bar:
         for part in index.split(args.batch_size):
             originals = test.images[part] if test else None
-            for images in trajectory(experiment, part, args.seed, originals, not args.no_clip, **how):
+            cond = None if labels is None else labels[part]
+            for images in trajectory(experiment, part, args.seed, originals, not args.no_clip, cond, **told, **how):
                 bar.update(len(images))
             parts.append(images.cpu())
 
     # --- Write ---
     written = {args.out: torch.cat(parts)}
     if test:
-        written |= {args.originals: test.images[: args.count].cpu() / 255, args.labels: test.labels[: args.count].cpu()}
+        written |= {args.originals: test.images[: args.count].cpu() / 255}
+        labels = test.labels[: args.count]
+    if labels is not None:
+        written[args.labels] = labels.cpu()
     for path, values in written.items():
         if path and path.suffix == ".npy":
             checkpoint.write_atomically(path, lambda file, values=values: np.save(file, values.numpy()))
@@ -89,9 +111,9 @@ def check(args: argparse.Namespace) -> None:
     """Raise UserError for output files of a wrong kind, or without a purpose."""
     if args.out.suffix not in (".png", ".npy"):
         raise UserError(f"--out {args.out}: the name must end in .png (a grid) or .npy (an array)")
+    if args.originals and args.start != "test":
+        raise UserError("--originals goes with --from test: samples of the prior have none")
     for name in ("originals", "labels"):
         path = getattr(args, name)
-        if path and args.start != "test":
-            raise UserError(f"--{name} goes with --from test: samples of the prior have no {name}")
         if path and path.suffix != ".npy":
             raise UserError(f"--{name} {path}: the name must end in .npy")

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,14 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 class Laboratory:
     """A run of a Config: trains epoch by epoch, keeps state, weights and scores in runs/{name}/."""
 
-    def __init__(self, base: Config, args: argparse.Namespace, name: str, weights: str):
-        """`name` is the run's; `weights` names a weight file by {dataset} and {epoch}."""
+    def __init__(self, base: Config, args: argparse.Namespace, name: str, weights: str,
+                 told: Collection[str] = ()):  # fmt: skip
+        """`name` is the run's; `weights` names a weight file by {dataset} and {epoch}.
+
+        Of the settings of `base`, a resumed run insists on those that were `told` (by a file, an override).
+        """
         self.accelerator = open_accelerator(args.device)
-        self.args, self.began = args, time.monotonic()
+        self.args, self._told, self.began = args, told, time.monotonic()
         dataset = args.dataset or base.dataset
         self.name = name if dataset == base.dataset else f"{name}_{dataset}"
         self.weights = weights.replace("{dataset}", dataset.lower())
@@ -308,7 +312,9 @@ class Laboratory:
         given = {key: getattr(self.args, key) for key in RECIPE if getattr(self.args, key, None) is not None}
         if self.args.dataset:
             given |= {"dataset": self.args.dataset, "shape": DATASETS[self.args.dataset].shape}
-        config = base.replace(**({"precision": "bf16" if computes_bf16(self.device) else "fp32"} | given))
+        config = base.replace(**given)
+        if config.precision == "auto":
+            config = config.replace(precision="bf16" if computes_bf16(self.device) else "fp32")
         path = self.folder / "config.json"
         if not (self.args.resume and path.exists()):
             return config
@@ -316,7 +322,7 @@ class Laboratory:
             saved = checked(json.loads(path.read_text()))
         except json.JSONDecodeError:
             raise UserError(f"{str(path)!r} is damaged: start anew without --resume") from None
-        for key in given:
+        for key in (*given, *self._told):
             if getattr(saved, key) != getattr(config, key):
                 raise UserError(
                     f"the run in {str(self.folder)!r} was made with {key} {getattr(saved, key)}, not "

@@ -29,6 +29,7 @@ def parser() -> Parser:
     p.add_argument("--epochs", type=number(float, 1e-3), help="… or passes over the data")
     p.add_argument("--minutes", type=number(float, 1e-3), help="… or minutes; what is used up first ends the training")
     add_training_options(p)
+    p.set_defaults(dataset=None)  # the recipe's
     add_measuring_options(p)
     return p
 
@@ -55,7 +56,7 @@ def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args, what = read_recipe(argv)
-    lab = Laboratory(what.config, args, what.name, f"{what.name}.pth")
+    lab = Laboratory(what.config, args, what.name, f"{what.name}.pth", what.told)
     what = dataclasses.replace(what, config=lab.config)
     how = {"steps": what.looks.steps, "guidance_scale": what.looks.guidance_scale}
     lab.check_sampling(steps=what.looks.steps)

@@ -45,7 +45,7 @@ class Config:
     decay: float = 0.0  # the last part of a training of planned length over which lr falls to 0
     batch_size: int = 128  # of all processes together
     ema_decay: float = 0.999  # of the averaged weights, after their warm-up
-    precision: Literal["bf16", "fp32"] = "fp32"  # of the network's forward pass; weights are always float32
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the network's forward pass; weights are always float32
     seed: int = 0
 
     def replace(self, **changes: Any) -> "Config":

@@ -1,5 +1,6 @@
 """Recipes: a Config and a plan of its training, from a YAML file and dotted overrides; and written back as YAML."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -46,12 +47,13 @@ class Looks:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a YAML file says. `name` is the run's."""
+    """What a YAML file says. `name` is the run's, `told` the settings of its Config that were given."""
 
     name: str
     config: Config
     plan: Plan
     looks: Looks
+    told: tuple[str, ...] = ()
 
     def text(self) -> str:
         """As YAML, every setting told: the same recipe when read again."""
@@ -73,6 +75,7 @@ SECTIONS = {
               *(field.name for field in fields(Plan))),
 }  # fmt: skip
 SAMPLE = ("sampler", *(field.name for field in fields(Looks)))
+SETTABLE = set(Config.__dataclass_fields__)
 SETTINGS = [f"{part}.{key}" for part, keys in {**SECTIONS, "sample": SAMPLE}.items() for key in keys]
 
 
@@ -82,9 +85,10 @@ def read(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         content = yaml.safe_load(Path(path).read_text())
     except OSError:
         raise UserError(f"there is no file {str(path)!r}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = str(getattr(error, "problem_mark", "")).strip()
-        raise UserError(f"{str(path)!r} is not YAML {where}".strip()) from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{str(path)!r} is not YAML{where}") from None
     if not isinstance(content, dict):
         raise UserError(f"{str(path)!r} has no sections: {', '.join([*SECTIONS, 'sample'])}")
     return recipe(Path(path).stem, content, overrides)
@@ -103,21 +107,23 @@ def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) ->
             raise UserError(f"section {part!r} must hold settings such as {next(s for s in SETTINGS if part in s)}")
         given |= {f"{part}.{key}": value for key, value in keys.items()}
     for word in overrides:
-        key, equals, value = word.removeprefix("--").partition("=")
-        if not equals:
-            raise UserError(f"{word!r} is not an override: write --section.key=value, such as --train.lr=1e-3")
-        given[key] = yaml.safe_load(value)
+        try:
+            key, value = word.removeprefix("--").split("=", 1)
+            given[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            example = "write --section.key=value, such as --train.lr=1e-3"
+            raise UserError(f"{word!r} is not an override: {example}") from None
     for key in given:
         if key not in SETTINGS:
             raise unknown("setting", key, SETTINGS)
     values = {"config": asdict(base), "plan": {}, "looks": {}}
     for key, value in given.items():
         part, key = key.split(".")
-        kind = "looks" if part == "sample" and key != "sampler" else "config" if key in values["config"] else "plan"
+        kind = "looks" if part == "sample" and key != "sampler" else "config" if key in SETTABLE else "plan"
         values[kind][key] = value
-    return Recipe(
-        name, _config(values["config"]), _made(Plan, values["plan"], "train"), _made(Looks, values["looks"], "sample")
-    )
+    plan, looks = _made(Plan, values["plan"], "train"), _made(Looks, values["looks"], "sample")
+    told = tuple(key for dotted in given if (key := dotted.split(".")[1]) in SETTABLE)
+    return Recipe(name, _config(values["config"]), plan, looks, told)
 
 
 def _config(values: dict[str, Any]) -> Config:
@@ -138,6 +144,7 @@ def _made(kind: type, values: dict[str, Any], section: str) -> Any:
         raise UserError(f"setting {key!r} cannot be {first['input']!r}: {first['msg'].lower()}") from None
     for key, value in values.items():
         numbers = value if isinstance(value, list | tuple) else [value]
-        if key != "guidance_scale" and any(number is not None and float(number) <= 0 for number in numbers):
-            raise UserError(f"setting {f'{section}.{key}'!r} cannot be {value!r}: it must be above 0")
+        fine = (number is None or 0 < float(number) < math.inf for number in numbers)
+        if key != "guidance_scale" and not all(fine):
+            raise UserError(f"setting {f'{section}.{key}'!r} cannot be {value!r}: it must be above 0, and finite")
     return made

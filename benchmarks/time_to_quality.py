@@ -1,0 +1,273 @@
+"""How good are the digits after equally many minutes of training: our recipe against those of diffusers, in one run.
+
+  pip install -r requirements.txt -r benchmarks/requirements.txt
+  PYTHONPATH=src python benchmarks/time_to_quality.py --minutes 5 --threads 2
+
+All train in turn, slice by slice, so that they see the same noise of the machine, until each has had its minutes. Then
+each draws as many images of the same labels with as many network calls, by DDIM and by DPM-Solver++(2M), and the
+classifier in weights/ scores them. The rows:
+
+  ours       the preset unet_fast through the library, as `python src train --preset unet_fast --minutes 5` trains it
+  ours unet  the preset unet
+  tutorial   diffusers' "Train a diffusion model" on the network of its course for MNIST: linear betas, AdamW at 1e-4
+             with warm-up and cosine, batches of 64, float32
+  course     diffusers' course, class-conditioned MNIST: squared cosine betas, Adam at 1e-3, batches of 128, float32
+  best       what ours has and diffusers offers: bfloat16, our learning rate, beta2 and warm-up, averaged weights
+             (EMAModel), squared cosine betas; --best-… changes any of it
+
+The tutorial's warm-up of 500 steps is cut to a tenth of the time, of which it would take all on a slow machine; its
+cosine falls with the time that has passed. All are told the label (num_class_embeds), and asked for the labels of the
+training set in a permuted order: every digit as often as there. Scores are also appended to runs/time_to_quality.jsonl.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import peers
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch.nn import functional as F
+
+from commands.processes import computes_bf16, open_device
+from diffusion.config import GUIDED
+from diffusion.data import load
+from diffusion.experiment import Experiment, build, trajectory
+from diffusion.extractor import extractor_for
+from diffusion.metrics import Reference, agreement, floor, score
+from diffusion.training import Trainer
+
+SLICE = 5.0  # seconds of one training before the next has its turn
+AT_ONCE = 250  # images that are drawn together
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How diffusers' network is trained."""
+
+    widths: tuple[int, int, int] = peers.TUTORIAL
+    schedule: str = "linear"
+    lr: float = 1e-4
+    beta2: float = 0.999
+    weight_decay: float = 1e-2
+    warmup: int = 500  # steps, but never more than a tenth of the time
+    cosine: bool = True  # lr falls to 0
+    clip: float = 1.0
+    batch_size: int = 64
+    precision: str = "fp32"
+    ema_decay: float = 0.0  # 0: no averaged weights
+
+
+TUTORIAL = Recipe()
+COURSE = Recipe(schedule="squaredcos_cap_v2", lr=1e-3, weight_decay=0.0, warmup=0, cosine=False, clip=math.inf,
+                batch_size=128)  # fmt: skip
+OURS = GUIDED["unet_fast"]
+BEST = Recipe(schedule="squaredcos_cap_v2", lr=OURS.lr, beta2=OURS.beta2, weight_decay=0.0, warmup=OURS.warmup,
+              batch_size=OURS.batch_size, precision="bf16", ema_decay=OURS.ema_decay)  # fmt: skip
+
+
+class Contender:
+    """A training that can be interrupted. `train` yields after each step, and ends when `seconds` are used up."""
+
+    def __init__(self, name, seed, args, device):
+        self.name, self.seed, self.args, self.device = name, seed, args, device
+        self.budget, self.seconds, self.steps = 60 * args.minutes, 0.0, 0
+        self.loop = self.train()
+
+    def turn(self):
+        """Train for a SLICE; whether there is more to do."""
+        began, before = time.perf_counter(), self.seconds
+        for _ in self.loop:
+            self.steps += 1
+            self.seconds = before + time.perf_counter() - began
+            if self.seconds - before >= SLICE:
+                break
+        else:
+            return False
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            self.seconds = before + time.perf_counter() - began
+        return True
+
+
+class Ours(Contender):
+    def __init__(self, preset, *rest):
+        self.preset = preset
+        super().__init__(*rest)
+
+    def train(self):
+        """As Laboratory.marks does for a plan of minutes."""
+        precision = "bf16" if computes_bf16(self.device) else "fp32"
+        config = GUIDED[self.preset].replace(precision=precision, seed=self.seed)
+        e = build(config).to(self.device)
+        self.batch_size, self.lr, self.precision = config.batch_size, config.lr, precision
+        self.parameters = peers.parameters(e.denoiser.network)
+        data = load("MNIST", "train", self.args.data_root, self.device)
+        trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=self.device.type == "cpu"))
+        self.experiment = Experiment(e.config, e.codec, e.process, trainer.ema, {})
+        for step in trainer.train(10**9):
+            yield
+            if not trainer.end and self.seconds >= self.budget * (1 - config.decay):
+                trainer.end = max(step.number, round(step.number / (1 - config.decay)))
+            if trainer.end and step.number >= trainer.end:
+                return
+
+    def draw(self, labels, sampler):
+        """Images (N, 1, 28, 28) in [0, 1] of the labels (N,)."""
+        how = {"seed": self.seed, "sampler": sampler, "steps": self.args.calls}
+        parts = torch.arange(len(labels), device=self.device).split(AT_ONCE)
+        return torch.cat(
+            [deque(trajectory(self.experiment, i, labels=labels[i], **how), maxlen=1).pop() for i in parts]
+        )
+
+
+class Peer(Contender):
+    def __init__(self, recipe, *rest):
+        self.recipe, self.batch_size, self.lr, self.precision = recipe, recipe.batch_size, recipe.lr, recipe.precision
+        super().__init__(*rest)
+
+    def rate(self):
+        """The learning rate of the next step."""
+        r, passed = self.recipe, self.seconds / self.budget
+        rise = max((self.steps + 1) / r.warmup, passed / 0.1) if r.warmup else 1.0
+        fall = 0.5 * (1 + math.cos(math.pi * min(passed, 1.0))) if r.cosine else 1.0
+        return r.lr * min(rise, 1.0) * fall
+
+    def train(self):
+        torch.manual_seed(self.seed)
+        r = self.recipe
+        self.model = model = peers.unet2d(r.widths, groups=32 if r.widths == peers.TUTORIAL else 8).to(self.device)
+        self.parameters = peers.parameters(model)
+        if self.device.type == "cuda":
+            model.compile()  # as ours
+        optimizer = torch.optim.AdamW(model.parameters(), lr=r.lr, betas=(0.9, r.beta2), weight_decay=r.weight_decay)
+        ema = EMAModel(model.parameters(), decay=r.ema_decay) if r.ema_decay else None
+        loader, degrade = peers.loader(self.args.data_root, r.batch_size), peers.noised(r.schedule)
+        while True:
+            for x, labels in loader:
+                x_t, t, noise = degrade(x.to(self.device))
+                with peers.autocast(r.precision, self.device):
+                    loss = F.mse_loss(model(x_t, t, labels.to(self.device)).sample.float(), noise)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), r.clip)
+                optimizer.param_groups[0]["lr"] = self.rate()
+                optimizer.step()
+                optimizer.zero_grad()
+                if ema:
+                    ema.step(model.parameters())
+                yield
+                if self.seconds >= self.budget:
+                    if ema:
+                        ema.copy_to(model.parameters())
+                    return
+
+    def draw(self, labels, sampler):
+        self.model.eval()
+        steps = peers.scheduler(sampler, self.args.calls, self.recipe.schedule)
+        generator = torch.Generator().manual_seed(self.seed)
+        with peers.autocast(self.recipe.precision, self.device):
+            return torch.cat([peers.draw(self.model, steps, part, generator) for part in labels.split(AT_ONCE)])
+
+
+def contender(name, seed, args, device):
+    if name.startswith("ours"):
+        return Ours("unet" if name == "ours unet" else "unet_fast", name, seed, args, device)
+    best = replace(BEST, lr=args.best_lr, batch_size=args.best_batch_size, widths=tuple(args.best_widths),
+                   precision=args.best_precision)  # fmt: skip
+    return Peer({"tutorial": TUTORIAL, "course": COURSE, "best": best}[name], name, seed, args, device)
+
+
+def measured(trained, sampler, labels, reference, real):
+    """The record of one row."""
+    if labels.is_cuda:
+        trained.draw(labels[:AT_ONCE], sampler)  # compilation
+    began = time.perf_counter()
+    images = trained.draw(labels, sampler)
+    if images.is_cuda:
+        torch.cuda.synchronize()
+    rate = len(images) / (time.perf_counter() - began)
+    scores = score(images, reference)
+    about = {"row": trained.name, "sampler": sampler, "seed": trained.seed, "parameters": trained.parameters,
+             "batch_size": trained.batch_size, "lr": trained.lr, "precision": trained.precision,
+             "steps": trained.steps, "seconds": trained.seconds, "minutes": trained.args.minutes,
+             "threads": torch.get_num_threads(), "device": trained.device.type, "calls": trained.args.calls}  # fmt: skip
+    return about | {
+        "fid": scores.fid, "floors": scores.fid / real.fid, "inception_score": scores.inception_score,
+        "agreement": agreement(reference.extractor, images, labels), "images_per_second": rate, "n": len(images),
+        "floor": real.fid, "floor_inception_score": real.inception_score, "sha256": real.sha256,
+    }  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    rows = ["ours", "tutorial", "course", "best"]
+    parser.add_argument("--minutes", type=float, default=5, help="of training, each row")
+    parser.add_argument("--rows", nargs="+", choices=[*rows, "ours unet"], default=rows)
+    parser.add_argument("--samplers", nargs="+", choices=["ddim", "dpm"], default=["dpm", "ddim"])
+    parser.add_argument("--calls", type=int, default=20, help="of the network, a sample")
+    parser.add_argument("--samples", type=int, default=10_000, help="to score, a row, sampler and seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each trains all rows anew")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: as torch has it)")
+    parser.add_argument("--best-lr", type=float, default=BEST.lr, help="of the row best")
+    parser.add_argument("--best-batch-size", type=int, default=BEST.batch_size)
+    parser.add_argument("--best-precision", choices=["fp32", "bf16"], default=BEST.precision)
+    parser.add_argument("--best-widths", type=int, nargs=3, default=BEST.widths)
+    parser.add_argument("--data-root", default="data")
+    parser.add_argument("--out", type=Path, default=Path("runs/time_to_quality.jsonl"))
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = open_device(args.device)
+    data, test = (load("MNIST", split, args.data_root, device) for split in ("train", "test"))
+    extractor = extractor_for("MNIST", Path(__file__).parents[1] / "weights", device)
+    reference = Reference.of(extractor, data.images, Path(args.data_root) / "cache")
+    real = floor(test.images, reference, args.samples)
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{where}, torch {torch.__version__}; {args.minutes:g} minutes of training each, {args.calls} network calls, "
+          f"N = {args.samples:,}, seeds {args.seeds}\n{real.extractor} {real.sha256[:16]}; floor: FID {real.fid:.3f}, "
+          f"IS {real.inception_score:.2f}\n{real.warning}", flush=True)  # fmt: skip
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for seed in args.seeds:
+        contenders = [contender(name, seed, args, device) for name in args.rows]
+        busy = contenders
+        while busy:
+            busy = [each for each in busy if each.turn()]
+            done = ", ".join(f"{each.name} {each.steps:,} steps in {each.seconds:.0f} s" for each in contenders)
+            print(f"\rseed {seed}: {done} ", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: args.samples]
+        labels = data.labels[order.to(device)].long()
+        print(f"seed {seed}\n{'row':<11}{'':<6}{'parameters':>10}{'batch':>7}{'steps':>8}{'seconds':>9}{'images/s':>10}{'FID':>9}"
+              f"{'floors':>8}{'IS':>7}{'label':>8}", flush=True)  # fmt: skip
+        for each in contenders:
+            for sampler in args.samplers:
+                record = measured(each, sampler, labels, reference, real)
+                results.setdefault((each.name, sampler), []).append(record)
+                with open(args.out, "a") as file:
+                    file.write(json.dumps(record) + "\n")
+                print(f"{each.name:<11}{sampler:<6}{record['parameters']:>10,}{record['batch_size']:>7}"
+                      f"{record['steps']:>8,}{record['seconds']:>9.0f}{record['images_per_second']:>10.1f}"
+                      f"{record['fid']:>9.3f}{record['floors']:>8.1f}{record['inception_score']:>7.2f}"
+                      f"{record['agreement']:>8.2%}", flush=True)  # fmt: skip
+        print()
+    if len(args.seeds) > 1:
+        print(f"mean ± sd over {len(args.seeds)} seeds\n{'row':<17}{'FID':>18}{'floors':>18}{'IS':>18}{'label':>18}")
+        for (name, sampler), records in results.items():
+            cells = ""
+            for key, form in (("fid", ".3f"), ("floors", ".1f"), ("inception_score", ".2f"), ("agreement", ".2%")):
+                values = [record[key] for record in records]
+                cells += f"{f'{statistics.mean(values):{form}} ± {statistics.stdev(values):{form}}':>18}"
+            print(f"{name:<11}{sampler:<6}{cells}")
+
+
+if __name__ == "__main__":
+    main()

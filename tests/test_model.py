@@ -1,0 +1,189 @@
+"""The object that newcomers type at: its samples are the library's, its edits keep what they must keep."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion import configure, load
+from diffusion.data import load as load_data
+from diffusion.errors import UserError
+from diffusion.experiment import trajectory
+from diffusion.noise import Noise
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load("unet")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_data("MNIST", "test", ROOT / "data")
+    return data.images[:4] / 255, data.labels[:4]
+
+
+def test_samples_are_those_of_the_library_in_any_batch(model):
+    images = model.sample(5, label=3, guidance_scale=2, steps=4, seed=9, batch_size=2)
+    *_, whole = trajectory(model.experiment, torch.arange(5), 9, labels=3, guidance_scale=2, steps=4)
+    torch.testing.assert_close(images, whole, atol=0.02, rtol=0)  # bf16 rounds otherwise in another batch
+    assert images.min() >= 0 and images.max() <= 1
+
+
+def test_without_a_label_every_digit_is_drawn_in_turn(model):
+    turn, told = model.sample(4, steps=3), model.sample(4, label=torch.tensor([0, 1, 2, 3]), steps=3)
+    assert torch.equal(turn, told)
+    assert not torch.equal(turn, model.sample(4, label=5, steps=3))
+
+
+def test_the_trajectory_begins_in_noise_and_ends_on_the_sample(model):
+    states = model.trajectory(2, label=7, snapshots=4, steps=6, seed=1)
+    assert states.shape == (4, 2, 1, 28, 28)
+    x_1 = Noise(1, torch.arange(2))(torch.empty(2, 1, 28, 28))
+    assert torch.equal(states[0], model.decode(x_1))
+    assert torch.equal(states[-1], model.sample(2, label=7, steps=6, seed=1))
+
+
+def test_forward_diffusion_is_the_formula_and_hands_out_its_noise(model, digits):
+    images, _ = digits
+    x_t, noise = model.forward_diffusion(images, 0.25, seed=4)
+    torch.testing.assert_close(x_t, 0.75 * (2 * images - 1) + 0.25 * noise)  # straight lines: alpha = 1 - t, sigma = t
+    assert abs(noise.mean()) < 0.07 and abs(noise.std() - 1) < 0.05
+    ddpm = configure(timesteps=100)
+    t = torch.linspace(0.1, 1, 4, dtype=torch.float64)
+    x_t, noise = ddpm.forward_diffusion(images, t)
+    alpha, sigma = (each.float().reshape(-1, 1, 1, 1) for each in ddpm.experiment.process.schedule(t))
+    torch.testing.assert_close(x_t, alpha * (images - 0.5) + sigma * noise)
+
+
+def test_a_trained_model_sees_the_digit_behind_a_little_noise(model, digits):
+    images, labels = digits
+    x_t, noise = model.forward_diffusion(images, 0.3)
+    seen = model.denoise(x_t, 0.3, label=labels)
+    assert (seen - images).square().mean().sqrt() < 0.5 * (model.decode(x_t) - images).square().mean().sqrt()
+    assert (model.predict_noise(x_t, 0.3, labels) - noise).square().mean().sqrt() < 0.35  # 1 would be no idea at all
+
+
+def test_noise_and_x_0_of_one_answer_agree(model, digits):
+    """alpha x_0 + sigma eps is x_t, whatever the network regresses."""
+    x_t, _ = model.forward_diffusion(digits[0], 0.5)
+    x_0 = model._x_0(x_t, 0.5, None, clip=False)
+    torch.testing.assert_close(0.5 * x_0 + 0.5 * model.predict_noise(x_t, 0.5), x_t, atol=1e-5, rtol=0)
+
+
+def test_configure_builds_what_it_is_told():
+    model = configure(schedule="cosine", target="v", shape=(3, 32, 32), network="unet", hidden=(16, 16))
+    assert model.sample(2, steps=2).shape == (2, 3, 32, 32)
+    with pytest.raises(UserError, match="did you mean 'timesteps'"):
+        configure(timestep=5)
+
+
+# --- Editing ---
+
+
+def test_inpainting_keeps_the_rest_to_the_bit_and_draws_something_there(model, digits):
+    images, labels = digits
+    mask = torch.zeros(28, 28)
+    mask[:, 14:] = 1
+    filled = model.edit.inpaint(images, mask, label=labels, steps=10, resample=2)
+    assert torch.equal(filled[..., :14], images[..., :14])
+    assert (filled[..., 14:] - images[..., 14:]).abs().mean() > 0.01
+    assert filled[..., 14:].max() > 0.5  # ink
+
+
+def test_a_weak_variation_is_nearer_than_a_strong_one(model, digits):
+    images, labels = digits
+    distance = lambda strength: (model.edit.vary(images, strength, labels) - images).square().mean()
+    assert distance(0.1) < distance(0.5) < distance(1.0)
+
+
+def test_to_the_noise_and_back(model, digits):
+    images, labels = digits
+    back, error = model.edit.reconstruct(images, labels, steps=20)
+    torch.testing.assert_close(error, (back - images).square().mean((1, 2, 3)).sqrt())
+    _, rough = model.edit.reconstruct(images, labels, steps=20, refine=0)
+    assert error.max() < 0.03 and error.mean() < 0.5 * rough.mean()
+
+
+def test_an_interpolation_ends_on_its_ends(model, digits):
+    row = model.edit.interpolate(3, 4, count=5, label=2, steps=10)
+    for seed, image in ((3, row[0]), (4, row[-1])):
+        expected = model.sample(1, label=2, sampler="ddim", steps=10, seed=seed)[0]
+        torch.testing.assert_close(image, expected, atol=0.03, rtol=0)
+    images, labels = digits
+    between = model.edit.interpolate(images[0], images[1], count=2, steps=20)
+    assert (between[0] - images[0]).abs().mean() < 0.05 and (between[-1] - images[1]).abs().mean() < 0.05
+
+
+def test_digits_are_likelier_than_noise(model, digits):
+    images, labels = digits
+    digit, noise = (
+        model.bits_per_dim(images[:3], labels[:3], steps=10),
+        model.bits_per_dim(torch.rand(3, 1, 28, 28), steps=10),
+    )
+    assert digit.max() < noise.min() - 1
+    assert noise.mean() > 7.5  # uniform noise cannot cost less than the 8 bits that it has, but for what 3 images vary
+
+
+# --- Mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (lambda m, x: m.sample(4, label=10), "0 to 9, not 10"),
+        (lambda m, x: m.sample(4, label=-1), "0 to 9, not -1"),
+        (lambda m, x: m.sample(0), "at least 1"),
+        (lambda m, x: m.sample(4, steps=-3), "not -3"),
+        (lambda m, x: m.sample(4, sampler="dmp"), "did you mean 'dpm'"),
+        (lambda m, x: m.sample(4, guidance_scale=float("nan")), "nan"),
+        (lambda m, x: m.forward_diffusion(x, 500), "0.5 is step 500 of 1000"),
+        (lambda m, x: m.forward_diffusion(x[:, :, 1:], 0.5), "needs"),
+        (lambda m, x: m.denoise(x, [0.5, 0.5]), "one for each image"),
+        (lambda m, x: m.trajectory(2, steps=3, snapshots=9), "from 2 to 4"),
+        (lambda m, x: m.edit.inpaint(x, torch.zeros(14, 14)), "mask"),
+        (lambda m, x: m.edit.inpaint(x, torch.full((28, 28), 0.5)), "mask"),
+        (lambda m, x: m.edit.vary(x, 1.5), "strength"),
+        (lambda m, x: m.edit.interpolate(1, 2, count=1), "2 or more"),
+        (lambda m, x: load("unets"), "did you mean 'unet'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(model, digits, mistake, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        mistake(model, digits[0])
+    assert "\n" not in str(error.value)
+
+
+def test_a_cold_model_knows_no_labels_and_no_noise():
+    model = load("custom_mnist_8_row_cold_unet")
+    with pytest.raises(UserError, match="know no labels"):
+        model.sample(2, label=3)
+    with pytest.raises(UserError, match="use denoise"):
+        model.predict_noise(torch.zeros(1, 1, 28, 28), 0.5)
+    x_t, noise = model.forward_diffusion(torch.rand(2, 1, 28, 28), 1.0)
+    assert model.denoise(x_t, 1.0).shape == (2, 1, 28, 28) and abs(noise.std() - 1) < 0.1
+
+
+def test_the_demo_writes_its_four_pictures(tmp_path):
+    words = [
+        sys.executable,
+        "src",
+        "demo",
+        "--count",
+        "4",
+        "--ddpm-steps",
+        "20",
+        "--ddim-steps",
+        "5",
+        "--out",
+        tmp_path,
+    ]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = ("forward", "ddpm_samples", "ddim_samples", "trajectory")
+    assert {path.name for path in tmp_path.iterdir()} == {f"diffusion_mnist_{name}.png" for name in names}
+    assert "times less here, by 4 times fewer steps" in done.stdout

@@ -1,0 +1,240 @@
+"""Recipes: what is written is what is read, and every mistake is answered with its key, its value and what is right."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from diffusion.config import Config
+from diffusion.errors import UserError
+from diffusion.recipe import PRESETS, SETTINGS, Looks, Plan, Recipe, read, recipe
+
+
+def written(folder, text, name="mine.yaml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def refusal(call, *args):
+    """The one sentence with which it is refused."""
+    with pytest.raises(UserError) as refused:
+        call(*args)
+    said = str(refused.value)
+    assert "\n" not in said
+    return said
+
+
+def same(a: Recipe, b: Recipe) -> bool:
+    """Whether two recipes train and draw the same; one may have been told more of it than the other."""
+    return (a.config, a.plan, a.looks) == (b.config, b.plan, b.looks)
+
+
+# --- There and back ---
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_read_as_it_was_written(tmp_path, name):
+    ours = recipe(name, {"preset": name})
+    assert ours.config == PRESETS[name] and ours.plan == Plan() and ours.looks == Looks()
+    again = read(written(tmp_path, ours.text()))
+    assert same(again, ours) and again.name == "mine"
+    assert again.text() == ours.text()
+
+
+UNUSUAL = Config("unet", dataset="CIFAR10", shape=(3, 32, 32), pixel_range=(-1e-5, 2.5), process="averaging",
+                 schedule="cosine", timesteps=8, beta_min=1e-7, beta_max=1 / 3, target="v", variance="beta", axis="col",
+                 order="inside-out", noise=1e-3, loss="l1", draw_time="logit-normal", sampler="alg1", network="unet",
+                 hidden=(24, 40), activation="relu", classes=7, drop_prob=0.25, lr=1e-30, beta2=0.95, warmup=17,
+                 decay=0.125, batch_size=3, ema_decay=0.5, precision="bf16", seed=2**40)  # fmt: skip
+
+
+def test_a_recipe_unusual_in_every_setting_is_read_as_it_was_written(tmp_path):
+    plan, looks = Plan(12, 0.1, 1e-3, (1, 2, 30), 7), Looks(9, 3, -2.5)
+    for made in (UNUSUAL, plan, looks):  # or a setting could be lost unnoticed
+        plain = type(made)()
+        assert all(getattr(made, f.name) != getattr(plain, f.name) for f in fields(made))
+    ours = Recipe("mine", UNUSUAL, plan, looks)
+    assert same(read(written(tmp_path, ours.text())), ours)
+
+
+def test_every_setting_of_a_config_a_plan_and_the_looks_has_its_place_in_one_section():
+    everything = [f.name for part in (Config, Plan, Looks) for f in fields(part) if f.name != "preset"]
+    assert sorted(key.split(".")[1] for key in SETTINGS) == sorted(everything)
+    assert len(set(SETTINGS)) == len(SETTINGS)
+
+
+def test_a_file_changes_what_it_names_and_the_preset_says_the_rest(tmp_path):
+    text = "preset: unet_fast\ntrain: {lr: 1e-3, steps: 30, look_at: [5, 6]}\nnetwork:\n  hidden: [8, 16]\n"
+    ours = read(written(tmp_path, text, "tiny.yaml"))
+    assert ours.config == PRESETS["unet_fast"].replace(lr=1e-3, hidden=(8, 16))
+    assert ours.plan == Plan(steps=30, look_at=(5, 6)) and ours.looks == Looks()
+    assert ours.name == "tiny" and set(ours.told) == {"lr", "hidden"}
+
+
+def test_without_a_preset_it_is_the_unet(tmp_path):
+    assert read(written(tmp_path, "train: {steps: 1}")).config == PRESETS["unet"]
+
+
+def test_the_shipped_recipes_can_be_read():
+    shipped = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+    for path in shipped:
+        plan = read(path).plan
+        assert plan.steps or plan.epochs or plan.minutes
+    assert shipped
+
+
+# --- Overrides ---
+
+
+@pytest.mark.parametrize("word, setting, value", [
+    ("--train.lr=1e-3", "lr", 0.001),  # a string to YAML 1.1, which wants 1.0e-3
+    ("train.lr=5E-4", "lr", 0.0005),
+    ("--train.lr=.5", "lr", 0.5),
+    ("--network.hidden=[32,64]", "hidden", (32, 64)),
+    ("--network.hidden=[32, 64]", "hidden", (32, 64)),
+    ("--data.pixel_range=[-1, 1]", "pixel_range", (-1.0, 1.0)),
+    ("--data.dataset=FashionMNIST", "dataset", "FashionMNIST"),
+    ("--process.target=x_0", "target", "x_0"),
+    ("--sample.sampler=heun", "sampler", "heun"),
+    ("--sample.sampler=null", "sampler", None),
+    ("--train.seed=12345678901", "seed", 12345678901),
+])  # fmt: skip
+def test_an_override_sets_one_setting_and_no_other(word, setting, value):
+    plain, ours = recipe("unet", {}), recipe("unet", {}, [word])
+    assert getattr(ours.config, setting) == value
+    assert ours.config == replace(plain.config, **{setting: value})
+    assert (ours.plan, ours.looks) == (plain.plan, plain.looks) and ours.told == (setting,)
+
+
+def test_overrides_reach_the_plan_and_the_looks():
+    words = ["--train.minutes=1e-2", "--train.look_at=[3]", "--train.look_every=50", "--sample.steps=4",
+             "--sample.guidance_scale=-1.5", "--sample.count=25"]  # fmt: skip
+    ours = recipe("unet", {}, words)
+    assert ours.plan == Plan(minutes=0.01, look_at=(3,), look_every=50)
+    assert ours.looks == Looks(count=25, steps=4, guidance_scale=-1.5) and ours.told == ()
+
+
+def test_an_override_beats_the_file_and_the_last_one_the_others(tmp_path):
+    path = written(tmp_path, "preset: unet\ntrain: {lr: 0.1, steps: 5}")
+    ours = read(path, ["--train.lr=0.2", "--train.lr=0.3", "--train.steps=null", "--train.epochs=2"])
+    assert ours.config.lr == 0.3 and ours.plan == Plan(epochs=2)
+
+
+# --- Mistakes ---
+
+
+@pytest.mark.parametrize("content, says", [
+    ({"preset": "unet_fats"}, "unknown preset 'unet_fats' — did you mean 'unet_fast'?"),
+    ({"trian": {"lr": 1}}, "unknown section 'trian' — did you mean 'train'?"),
+    ({"lr": 1}, "unknown section 'lr'"),
+    ({1: {"lr": 1}}, "unknown section '1'"),
+    ({"train": {"learning_rate": 1}}, "unknown setting 'train.learning_rate'"),
+    ({"train": {"stpes": 1}}, "unknown setting 'train.stpes' — did you mean 'train.steps'?"),
+    ({"train": {"hidden": [8, 16]}}, "unknown setting 'train.hidden'"),  # it is network.hidden
+    ({"train": {"lr.x": 1}}, "unknown setting 'train.lr.x'"),
+    ({"network": {"preset": "unet"}}, "unknown setting 'network.preset'"),
+    ({"train": None}, "section 'train' must hold settings such as train.lr"),
+    ({"sample": [1, 2]}, "section 'sample' must hold settings such as sample.sampler"),
+    ({"process": "averaging"}, "section 'process' must hold settings such as process.process"),
+    ({"train": {"lr": "fast"}}, "setting 'train.lr' cannot be 'fast': input should be a valid number"),
+    ({"train": {"lr": None}}, "setting 'train.lr' cannot be None: input should be a valid number"),
+    ({"train": {"lr": "it's"}}, "setting 'train.lr' cannot be \"it's\": input should be a valid number"),
+    ({"train": {"batch_size": 1.5}}, "setting 'train.batch_size' cannot be 1.5: input should be a valid integer"),
+    ({"network": {"network": "vit"}}, "setting 'network.network' cannot be 'vit': input should be 'cnn' or 'unet'"),
+    ({"process": {"target": "noise"}}, "setting 'process.target' cannot be 'noise': input should be 'eps', 'x_0', "),
+    ({"network": {"hidden": 64}}, "setting 'network.hidden' cannot be 64: input should be a valid tuple"),
+    ({"sample": {"sampler": "dpmm"}}, "setting 'sample.sampler' cannot be 'dpmm': input should be 'ddpm', "),
+    ({"sample": {"count": "many"}}, "setting 'sample.count' cannot be 'many': input should be a valid integer"),
+    ({"sample": {"guidance_scale": "high"}}, "setting 'sample.guidance_scale' cannot be 'high': input should be"),
+    ({"train": {"steps": 0.5}}, "setting 'train.steps' cannot be 0.5: input should be a valid integer"),
+    ({"train": {"look_at": 5}}, "setting 'train.look_at' cannot be 5: input should be a valid tuple"),
+    ({"train": {"look_at": [1, "two"]}}, "setting 'train.look_at.1' cannot be 'two': input should be a valid integer"),
+])  # fmt: skip
+def test_a_mistake_is_answered_with_its_key_its_value_and_what_is_allowed(content, says):
+    assert refusal(recipe, "mine", content).startswith(says)
+
+
+@pytest.mark.parametrize("key", ["steps", "epochs", "minutes", "look_every"])
+@pytest.mark.parametrize("value", [0, -1, "nan", "inf"])
+def test_budgets_are_above_0_and_finite(key, value):
+    said = refusal(recipe, "mine", {"train": {key: float(value) if key in ("epochs", "minutes") else value}})
+    assert said.startswith(f"setting 'train.{key}' cannot be ")
+    if not isinstance(value, str):
+        assert "it must be above 0" in said
+
+
+@pytest.mark.parametrize(
+    "content", [{"train": {"look_at": [5, 0]}}, {"sample": {"count": 0}}, {"sample": {"steps": -2}}]
+)
+def test_there_is_nothing_to_look_at_before_the_first_step_and_no_sheet_of_nothing(content):
+    assert "it must be above 0" in refusal(recipe, "mine", content)
+
+
+@pytest.mark.parametrize("scale", [0, -3, 0.5])
+def test_a_guidance_scale_may_be_0_and_below(scale):
+    assert recipe("mine", {"sample": {"guidance_scale": scale}}).looks.guidance_scale == scale
+
+
+@pytest.mark.parametrize("word", ["--train.lr", "train.lr", "--network.hidden=[8,", "--train.lr={", "--train.lr='"])
+def test_an_override_that_is_none_is_answered_with_how_to_write_one(word):
+    said = refusal(recipe, "mine", {}, [word])
+    assert said.startswith(f"{word!r} is not an override") or said.startswith(f'"{word}" is not an override')
+    assert "--train.lr=1e-3" in said
+
+
+def test_a_misspelt_override_is_answered_with_the_nearest():
+    assert "did you mean 'train.warmup'?" in refusal(recipe, "mine", {}, ["--train.wramup=3"])
+    assert "unknown setting 'lr'" in refusal(recipe, "mine", {}, ["lr=3"])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "none.yaml"
+    assert refusal(read, path) == f"there is no file {str(path)!r}"
+    assert refusal(read, tmp_path) == f"there is no file {str(tmp_path)!r}"
+
+
+@pytest.mark.parametrize("text, where", [
+    ("train:\n  lr: [1, 2\nnetwork: {}\n", ": line 3, column 8"),
+    ("train:\n  lr: 1\n lr: 2\n", ": line 3, column 2"),
+    ("a: b: c", ": line 1, column 5"),
+    ("train:\n\tlr: 1", ": line 2, column 1"),
+    ("run: !!python/object/apply:os.system ['false']", ": line 1, column 6"),
+    ("born: 2024-99-99", ""),
+    ("\x01", ""),
+])  # fmt: skip
+def test_what_is_not_yaml_is_answered_with_where(tmp_path, text, where):
+    path = written(tmp_path, text)
+    assert refusal(read, path) == f"{str(path)!r} is not YAML{where}"
+
+
+def test_bytes_that_are_no_text_are_no_yaml(tmp_path):
+    path = tmp_path / "picture.yaml"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
+    assert refusal(read, path) == f"{str(path)!r} is not YAML"
+
+
+@pytest.mark.parametrize("text", ["", "# only a remark\n", "- a\n- b\n", "unet", "3", "---\n"])
+def test_a_file_without_sections_is_told_which_there_are(tmp_path, text):
+    path = written(tmp_path, text)
+    said = refusal(read, path)
+    assert said == f"{str(path)!r} has no sections: data, process, network, train, sample"
+
+
+# --- When is looked ---
+
+
+def test_marks_are_those_looked_at_and_every_so_many():
+    plan = Plan(look_at=(1000, 9000), look_every=2000)
+    marks, step = [], -1
+    while step < 10_000:
+        step = plan.mark_after(step)
+        marks.append(step)
+    assert marks == [0, 1000, 2000, 4000, 6000, 8000, 9000, 10_000]
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(look_at=(), look_every=3), Plan(look_at=(7, 3, 3), look_every=4)])
+def test_the_mark_after_any_step_is_the_least_of_all_that_lie_ahead(plan):
+    marks = {0, *plan.look_at, *range(0, 30_000, plan.look_every)}
+    for step in (-1, 0, 1, 2, 3, 4, 6, 7, 8, 999, 1000, 1001, 8999, 9000):
+        assert plan.mark_after(step) == min(mark for mark in marks if mark > step)

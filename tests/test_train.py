@@ -1,0 +1,334 @@
+"""`python src train` as a person runs it: real processes, real data, real kills; and the plan of its learning rate."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from test_training import digits, same
+
+from commands import laboratory, options, train
+from diffusion import checkpoint
+from diffusion.config import Config
+from diffusion.experiment import build, load_weights
+from diffusion.recipe import read
+from diffusion.training import Trainer
+
+ROOT = Path(__file__).parents[1]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+# A network that takes a step in milliseconds, on the real digits.
+TINY = ["--preset", "unet_fast", "--network.hidden=[8,16]", "--batch-size", "16", "--train.warmup=3"]
+QUICK = ["--eval-samples", "16", "--eval-seeds", "1", "--sample.steps=2", "--sample.count=12",
+         "--data-root", str(ROOT / "data"), "--device", "cpu"]  # fmt: skip
+EIGHT = ["--steps", "8", "--train.look_at=[2,5]"]
+
+
+def command(*words):
+    return [sys.executable, str(ROOT / "src"), "train", *map(str, words)]
+
+
+def run(*words):
+    return subprocess.run(command(*words), cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs the command in this process, which saves the start of torch; its signal handlers are taken back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run_here(*words, code=0):
+        with pytest.raises(SystemExit) as left:
+            options.run(train.main, [str(word) for word in words])
+        assert left.value.code == code
+
+    yield run_here
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def state(out, name="unet_fast"):
+    return checkpoint.load(out / "runs" / name / "state.pt")
+
+
+def metrics(out, name="unet_fast"):
+    return [json.loads(line) for line in (out / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+
+
+def same_run(a, b):
+    """Weights, average, optimizer, losses, planned end and scores to the bit; wall times differ, of course."""
+    assert same(a["trainer"], b["trainer"])
+    timeless = lambda history: [{k: v for k, v in line.items() if k != "seconds"} for line in history]
+    assert timeless(a["history"]) == timeless(b["history"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of eight steps, unbroken: what every other way to eight steps must reach."""
+    out = tmp_path_factory.mktemp("finished")
+    done = run(*TINY, *QUICK, *EIGHT, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+# --- The command ---
+
+
+def test_a_run_writes_sheets_weights_scores_and_its_recipe_and_says_where(finished):
+    out, said = finished
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert names == {
+        *(f"contents/unet_fast_sample_{step:06d}.png" for step in (0, 2, 5, 8)),
+        *(f"Plots/{name}_for_unet_fast.png" for name in ("losses", "fid", "incept_score")),
+        *(f"runs/unet_fast/{name}" for name in ("state.pt", "metrics.jsonl", "config.json", "recipe.yaml")),
+        "runs/unet_fast/unet_fast.pth",
+    }
+    for word in ("FID", "KID", "floor", "N = 16", "sha256", "8 training steps", "contents/", "unet_fast_sample_000008"):
+        assert word in said, word
+    # twelve digits, ten to a row: 10 × 2 of 28 and the lines between, times 4
+    assert Image.open(out / "contents/unet_fast_sample_000008.png").size == (4 * (10 * 29 + 1), 4 * (2 * 29 + 1))
+    assert [line["step"] for line in metrics(out)] == [0, 2, 5, 8]
+
+
+def test_the_weights_are_those_of_the_average_and_remember_labels(finished):
+    out, _ = finished
+    experiment = load_weights(out / "runs/unet_fast/unet_fast.pth")
+    assert experiment.config.classes == 10 and experiment.config.hidden == (8, 16)
+    assert (experiment.about["step"], experiment.about["holds"]) == (8, "ema")
+    ema = {key.removeprefix("network."): value for key, value in state(out)["trainer"]["ema"].items()}
+    assert all(torch.equal(value, ema[key]) for key, value in experiment.denoiser.network.state_dict().items())
+
+
+def test_the_recipe_in_the_folder_makes_the_same_run_again(finished, tmp_path, here):
+    out, _ = finished
+    path = out / "runs/unet_fast/recipe.yaml"
+    what = read(path)
+    assert what.config.hidden == (8, 16) and what.config.batch_size == 16 and what.config.warmup == 3
+    assert (what.plan.steps, what.plan.look_at, what.looks.count, what.looks.steps) == (8, (2, 5), 12, 2)
+    here("--config", path, "--out", tmp_path, "--data-root", ROOT / "data", "--device", "cpu", "--eval-samples", 16,
+         "--eval-seeds", 1)  # fmt: skip
+    same_run(state(out), state(tmp_path, "recipe"))
+    assert (tmp_path / "runs/recipe/recipe.yaml").read_text() == path.read_text()
+    sheets = (
+        folder / f"contents/{name}_sample_000008.png" for folder, name in ((out, "unet_fast"), (tmp_path, "recipe"))
+    )
+    assert len({sheet.read_bytes() for sheet in sheets}) == 1
+
+
+def test_a_file_is_trained_as_it_says_with_what_the_command_line_changes(tmp_path, here):
+    path = tmp_path / "short.yaml"
+    path.write_text("preset: unet_fast\nnetwork: {hidden: [8, 16], classes: 0}\n"
+                    "train: {steps: 900, minutes: 9, batch_size: 16, warmup: 3, precision: fp32, look_at: [1]}\n"
+                    "sample: {steps: 2, count: 12}\n")  # fmt: skip
+    here("--config", path, *QUICK, "--out", tmp_path, "--steps", 2, "--train.lr=1e-3", "--seed", 7)
+    config = json.loads((tmp_path / "runs/short/config.json").read_text())
+    assert (config["lr"], config["seed"], config["classes"], config["precision"]) == (1e-3, 7, 0, "fp32")
+    assert [line["step"] for line in metrics(tmp_path, "short")] == [0, 1, 2]  # not the file's 900 steps, 9 minutes
+    plan = read(tmp_path / "runs/short/recipe.yaml").plan
+    assert (plan.steps, plan.epochs, plan.minutes) == (2, None, None)
+
+
+def test_a_preset_brings_its_data_set_and_the_option_another(tmp_path, here, monkeypatch):
+    asked = []
+
+    def stop(name, *_):
+        asked.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(laboratory, "load", stop)
+    for words in (["--preset", "unet_fashion"], ["--preset", "unet_fast"], ["--data.dataset=FashionMNIST"],
+                  ["--preset", "unet_fashion", "--dataset", "MNIST"]):  # fmt: skip
+        here(*words, *QUICK, "--steps", 1, "--out", tmp_path, code=130)
+    assert asked == ["FashionMNIST", "MNIST", "FashionMNIST", "MNIST"]
+
+
+def test_all_sheets_are_drawn_of_the_same_noise_and_labels(tmp_path, here, monkeypatch):
+    starts, real = [], laboratory.trajectory
+
+    def watched(experiment, index, seed, begin, labels, **how):
+        states = list(real(experiment, index, seed, begin, labels=labels, **how))
+        starts.append((len(index), labels, how, states[0]))
+        return states
+
+    monkeypatch.setattr(laboratory, "trajectory", watched)
+    words = ["--steps", 2, "--train.look_at=[1]", "--sample.guidance_scale=1.5"]
+    here(*TINY, *QUICK, *words, "--out", tmp_path)
+    sheets = [each for each in starts if each[0] == 12]
+    assert len(sheets) == 3  # after steps 0, 1 and 2
+    for _, labels, how, x_1 in sheets:
+        assert labels is None and torch.equal(x_1, sheets[0][3])  # None is 0, 1, 2, … in turn
+        assert how == {"guidance_scale": 1.5, "steps": 2}
+    scored = [labels for count, labels, _, _ in starts if count == 16]
+    assert len(scored) == 4 and all(torch.equal(labels, scored[0]) for labels in scored)  # as frequent as in the data
+
+
+def test_epochs_are_passes_over_the_data(tmp_path, here):
+    here(*TINY, *QUICK, "--epochs", 0.001, "--out", tmp_path)  # of 60,000 digits in batches of 16
+    assert [line["step"] for line in metrics(tmp_path)] == [0, 4] and state(tmp_path)["trainer"]["end"] == 4
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_minutes_end_the_training_with_the_learning_rate_at_its_lowest(tmp_path, here, decay):
+    minutes = 0.01
+    here(*TINY, *QUICK, "--minutes", minutes, f"--train.decay={decay}", "--out", tmp_path)
+    done, lines = state(tmp_path), metrics(tmp_path)
+    steps = len(done["trainer"]["losses"])
+    assert done["trainer"]["end"] == steps == lines[-1]["step"] and steps >= 2
+    # the clock is looked at after every step; when decay begins, as many steps again are promised as half the time took
+    assert 60 * minutes * (1 - decay) <= done["seconds"] < 60 * minutes + 3
+    group = done["trainer"]["optimizer"]["param_groups"][0]
+    assert group["lr"] == pytest.approx(2e-3 / (decay * steps) if decay else 2e-3, rel=1e-6)
+
+
+@pytest.mark.xfail(reason="Laboratory.marks: where --steps are said, --minutes are not heeded", strict=True)
+def test_of_two_budgets_the_one_used_up_first_ends_the_training(tmp_path, here):
+    here(*TINY, *QUICK, "--minutes", 0.002, "--steps", 60, "--out", tmp_path)
+    assert metrics(tmp_path)[-1]["step"] < 60
+
+
+# --- Killed, stopped, resumed ---
+
+
+def test_kill_9_at_random_moments_then_resume_reaches_the_unbroken_run(finished, tmp_path):
+    """--save-every 0 saves after every step, so that many kills fall inside a save."""
+    words = command(*TINY, *QUICK, *EIGHT, "--save-every", 0, "--out", tmp_path)
+    saved, reached, rng = tmp_path / "runs/unet_fast/state.pt", [], random.Random(0)
+    written = lambda: saved.stat().st_mtime_ns if saved.exists() else 0
+    for saves in (6, 4):  # of the sixteen that an unbroken run makes
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        child = subprocess.Popen([*words, *["--resume"] * saved.exists()], cwd=ROOT, env=ENV, **quiet)
+        for _ in range(saves):
+            before = written()
+            while child.poll() is None and written() == before:
+                time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        child.send_signal(signal.SIGKILL)
+        if child.wait() == -signal.SIGKILL:
+            reached.append(len(state(tmp_path)["trainer"]["losses"]))  # what is there always loads
+    done = subprocess.run([*words, "--resume"], cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert any(0 < step < 8 for step in reached), f"the kills at steps {reached} tested nothing"
+    same_run(state(finished[0]), state(tmp_path))
+    assert not list((tmp_path / "runs/unet_fast").glob(".*"))  # what a killed save left was cleared away
+
+
+def test_a_finished_run_resumed_only_reports_again(finished, here, capsys):
+    out, _ = finished
+    before, text = state(out), (out / "runs/unet_fast/recipe.yaml").read_text()
+    here(*TINY, *QUICK, *EIGHT, "--out", out, "--resume")
+    assert "8 training steps" in capsys.readouterr().out
+    same_run(state(out), before)
+    assert (out / "runs/unet_fast/recipe.yaml").read_text() == text
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--steps", "9"], "was planned to end at step 8, not 9"),
+    (["--epochs", "1"], "was planned to end at step 8, not 3,750"),
+    (["--steps", "8", "--lr", "0.5"], "was made with lr 0.002, not 0.5"),
+    (["--steps", "8", "--train.lr=0.5"], "was made with lr 0.002, not 0.5"),
+    (["--steps", "8", "--train.decay=0.1"], "was made with decay 0.3, not 0.1"),
+])  # fmt: skip
+def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finished, here, capsys, words, says):
+    out, _ = finished
+    files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    here(*TINY, *QUICK, "--out", out, "--resume", *words, code=2)
+    said = capsys.readouterr().err.split("\r")[-1]
+    assert says in said and said.count("\n") == 1 and "Traceback" not in said
+    assert files == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+# --- Mistakes ---
+
+
+@pytest.mark.parametrize("words, says", [
+    ([], "how long? Say --steps, --epochs or --minutes"),
+    (["--preset", "unet_fats", "--steps", "1"], "did you mean 'unet_fast'"),
+    (["--preset", "unet", "--config", "x.yaml", "--steps", "1"], "not allowed with argument --preset"),
+    (["--config", "no/such.yaml", "--steps", "1"], "there is no file 'no/such.yaml'"),
+    (["--steps", "0"], "'0' is not an integer of at least 1"),
+    (["--minutes", "nan"], "'nan' is not a number"),
+    (["--train.minutes=nan"], "'train.minutes' cannot be"),
+    (["--epochs", "-1"], "'-1' is not a number"),
+    (["--steps", "1", "--train.rate=1"], "unknown setting 'train.rate'"),
+    (["--steps", "1", "--train.wramup=1"], "did you mean 'train.warmup'"),
+    (["--steps", "1", "--train.lr=fast"], "setting 'train.lr' cannot be 'fast'"),
+    (["--steps", "1", "--network.hidden=[8,"], "is not an override"),
+    (["--steps", "1", "--sample.sampler=alg1"], "unknown sampler 'alg1'"),
+    (["--steps", "1", "--sample.sampler=ddpm", "--process.schedule=linear", "--process.target=eps",
+      "--sample.steps=1001"], "steps must be from 1 to 1000"),
+    (["--steps", "1", "--network.network=cnn"], "network 'cnn' cannot be told labels"),
+    (["--steps", "1", "--batch-size", "60001"], "from 1 to 60000"),
+    (["--steps", "1", "--data.dataset=FashionMINST"], "did you mean 'FashionMNIST'"),
+    (["--steps", "1", "--stpes", "2"], "did you mean '--steps'"),
+    (["--steps", "1", "--train.lr", "1e-3"], "unrecognized arguments: 1e-3"),  # it takes a =
+])  # fmt: skip
+def test_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(tmp_path, here, capsys, words, says):
+    here(*words, "--out", tmp_path, "--data-root", ROOT / "data", "--device", "cpu", code=2)
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+# --- The learning rate ---
+
+
+def trainer(**changes):
+    config = Config(hidden=(4, 4), timesteps=10, batch_size=16, lr=0.5, **changes)
+    e = build(config)
+    return Trainer(e.denoiser, e.process, e.codec, digits(), config, Accelerator(cpu=True))
+
+
+def rates(ours, until):
+    """The learning rate with which each step was really taken."""
+    return [ours.optimizer.param_groups[0]["lr"] for _ in ours.train(until)]
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_0():
+    ours = trainer(warmup=4, decay=0.5)
+    ours.end = 12
+    quarter, sixth = 0.125, 0.5 / 6
+    expected = [quarter, 2 * quarter, 3 * quarter, 0.5, 0.5, 0.5, 0.5, *(n * sixth for n in (5, 4, 3, 2, 1))]
+    assert rates(ours, 12) == pytest.approx(expected)
+    assert ours.lr == 0
+
+
+@pytest.mark.parametrize("warmup, decay, end, expected", [
+    (0, 0.0, None, [0.5] * 6),
+    (0, 0.0, 6, [0.5] * 6),  # a planned end alone lets nothing fall
+    (0, 0.5, None, [0.5] * 6),  # nor does an unknown one
+    (3, 0.0, None, [0.5 / 3, 1 / 3, 0.5, 0.5, 0.5, 0.5]),
+    (0, 1.0, 5, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]),
+    (4, 1.0, 4, [0.125, 0.25, 0.25, 0.125, 0.0, 0.0]),  # where both bite, the lower; past the end, 0 and not below
+])  # fmt: skip
+def test_of_warm_up_and_decay_the_lower_decides(warmup, decay, end, expected):
+    ours = trainer(warmup=warmup, decay=decay)
+    ours.end = end
+    assert rates(ours, 6) == pytest.approx(expected)
+
+
+def test_in_a_long_training_the_last_steps_are_nearly_still():
+    ours = trainer(warmup=100, decay=0.3)
+    ours.end = 10_000
+    at = {}
+    for step in (0, 99, 5000, 7000, 8500, 9999):
+        ours.losses = [0.0] * step
+        at[step] = ours.lr / 0.5
+    assert at == pytest.approx({0: 0.01, 99: 1, 5000: 1, 7000: 1, 8500: 0.5, 9999: 1 / 3000})
+
+
+def test_the_planned_end_survives_a_resume(tmp_path):
+    whole, broken = trainer(warmup=3, decay=0.5), trainer(warmup=3, decay=0.5)
+    whole.end = broken.end = 10
+    expected = rates(whole, 10)
+    begun = rates(broken, 6)
+    resumed = trainer(warmup=3, decay=0.5)
+    resumed.load_state(checkpoint.load(checkpoint.save(tmp_path / "state.pt", broken.state())))
+    assert resumed.end == 10 and begun + rates(resumed, 10) == expected
+    assert same(resumed.state(), whole.state())
