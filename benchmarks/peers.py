@@ -96,16 +96,18 @@ def autocast(variant: str, device: torch.device) -> torch.autocast:
 
 
 def scheduler(sampler: str, calls: int, schedule: str = "linear") -> DDIMScheduler | DPMSolverMultistepScheduler:
-    """diffusers' ddim or dpm, set up as its documentation advises for few steps and for pixels.
+    """diffusers' ddim or dpm, set up as its documentation advises for few steps, pixels and such a schedule.
 
-    Both start at the last of the 1000 steps that were trained, and keep x_0 in [-1, 1], as ours do.
+    Both keep x_0 in [-1, 1], as ours do, and start at the last of the 1000 steps of training; but where the squared
+    cosine leaves nothing of x_0, and eps says nothing of it, they start a little below.
     """
-    common = {"num_train_timesteps": 1000, "beta_schedule": schedule, "timestep_spacing": "trailing"}
+    cosine = schedule == "squaredcos_cap_v2"
+    common = {"num_train_timesteps": 1000, "beta_schedule": schedule}
     if sampler == "ddim":
-        made = DDIMScheduler(**common)
+        made = DDIMScheduler(**common, timestep_spacing="leading" if cosine else "trailing")
     else:
-        lowest = {"lambda_min_clipped": -5.1} if schedule == "squaredcos_cap_v2" else {}
-        made = DPMSolverMultistepScheduler(**common, **lowest, thresholding=True)
+        lowest = {"lambda_min_clipped": -5.1} if cosine else {}
+        made = DPMSolverMultistepScheduler(**common, **lowest, timestep_spacing="trailing", thresholding=True)
     made.set_timesteps(calls)
     assert len(made.timesteps) == calls
     return made

@@ -12,12 +12,14 @@ classifier in weights/ scores them. The rows:
   tutorial   diffusers' "Train a diffusion model" on the network of its course for MNIST: linear betas, AdamW at 1e-4
              with warm-up and cosine, batches of 64, float32
   course     diffusers' course, class-conditioned MNIST: squared cosine betas, Adam at 1e-3, batches of 128, float32
-  best       what ours has and diffusers offers: bfloat16, our learning rate, beta2 and warm-up, averaged weights
-             (EMAModel), squared cosine betas; --best-… changes any of it
+  best       what ours has and diffusers offers: our learning rate, beta2, warm-up and batch, averaged weights
+             (EMAModel), squared cosine betas; bfloat16 on CUDA, float32 on a CPU, where autocast gained this network
+             nothing; --best-… changes any of it
 
 The tutorial's warm-up of 500 steps is cut to a tenth of the time, of which it would take all on a slow machine; its
-cosine falls with the time that has passed. All are told the label (num_class_embeds), and asked for the labels of the
-training set in a permuted order: every digit as often as there. Scores are also appended to runs/time_to_quality.jsonl.
+cosine falls with the time that has passed. All are told the label (num_class_embeds; the course makes it channels of
+the input), and asked for the labels of the training set in a permuted order: every digit as often as there. Scores are
+also appended to runs/time_to_quality.jsonl.
 """
 
 import argparse
@@ -61,7 +63,7 @@ class Recipe:
     cosine: bool = True  # lr falls to 0
     clip: float = 1.0
     batch_size: int = 64
-    precision: str = "fp32"
+    precision: str = "fp32"  # or bf16, in autocast
     ema_decay: float = 0.0  # 0: no averaged weights
 
 
@@ -70,7 +72,7 @@ COURSE = Recipe(schedule="squaredcos_cap_v2", lr=1e-3, weight_decay=0.0, warmup=
                 batch_size=128)  # fmt: skip
 OURS = GUIDED["unet_fast"]
 BEST = Recipe(schedule="squaredcos_cap_v2", lr=OURS.lr, beta2=OURS.beta2, weight_decay=0.0, warmup=OURS.warmup,
-              batch_size=OURS.batch_size, precision="bf16", ema_decay=OURS.ema_decay)  # fmt: skip
+              batch_size=OURS.batch_size, ema_decay=OURS.ema_decay)  # fmt: skip
 
 
 class Contender:
@@ -179,8 +181,9 @@ class Peer(Contender):
 def contender(name, seed, args, device):
     if name.startswith("ours"):
         return Ours("unet" if name == "ours unet" else "unet_fast", name, seed, args, device)
+    precision = args.best_precision or ("bf16" if device.type == "cuda" else "fp32")
     best = replace(BEST, lr=args.best_lr, batch_size=args.best_batch_size, widths=tuple(args.best_widths),
-                   precision=args.best_precision)  # fmt: skip
+                   precision=precision)  # fmt: skip
     return Peer({"tutorial": TUTORIAL, "course": COURSE, "best": best}[name], name, seed, args, device)
 
 
@@ -194,15 +197,13 @@ def measured(trained, sampler, labels, reference, real):
         torch.cuda.synchronize()
     rate = len(images) / (time.perf_counter() - began)
     scores = score(images, reference)
-    about = {"row": trained.name, "sampler": sampler, "seed": trained.seed, "parameters": trained.parameters,
+    return {"row": trained.name, "sampler": sampler, "seed": trained.seed, "parameters": trained.parameters,
              "batch_size": trained.batch_size, "lr": trained.lr, "precision": trained.precision,
              "steps": trained.steps, "seconds": trained.seconds, "minutes": trained.args.minutes,
-             "threads": torch.get_num_threads(), "device": trained.device.type, "calls": trained.args.calls}  # fmt: skip
-    return about | {
-        "fid": scores.fid, "floors": scores.fid / real.fid, "inception_score": scores.inception_score,
-        "agreement": agreement(reference.extractor, images, labels), "images_per_second": rate, "n": len(images),
-        "floor": real.fid, "floor_inception_score": real.inception_score, "sha256": real.sha256,
-    }  # fmt: skip
+             "threads": torch.get_num_threads(), "device": trained.device.type, "calls": trained.args.calls,
+             "fid": scores.fid, "floors": scores.fid / real.fid, "inception_score": scores.inception_score,
+             "agreement": agreement(reference.extractor, images, labels), "images_per_second": rate,
+             "n": len(images), "floor": real.fid, "sha256": real.sha256}  # fmt: skip
 
 
 def main():
@@ -217,7 +218,7 @@ def main():
     parser.add_argument("--threads", type=int, help="of the CPU (default: as torch has it)")
     parser.add_argument("--best-lr", type=float, default=BEST.lr, help="of the row best")
     parser.add_argument("--best-batch-size", type=int, default=BEST.batch_size)
-    parser.add_argument("--best-precision", choices=["fp32", "bf16"], default=BEST.precision)
+    parser.add_argument("--best-precision", choices=["fp32", "bf16"])
     parser.add_argument("--best-widths", type=int, nargs=3, default=BEST.widths)
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--out", type=Path, default=Path("runs/time_to_quality.jsonl"))
@@ -246,8 +247,8 @@ def main():
         print(file=sys.stderr)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: args.samples]
         labels = data.labels[order.to(device)].long()
-        print(f"seed {seed}\n{'row':<11}{'':<6}{'parameters':>10}{'batch':>7}{'steps':>8}{'seconds':>9}{'images/s':>10}{'FID':>9}"
-              f"{'floors':>8}{'IS':>7}{'label':>8}", flush=True)  # fmt: skip
+        print(f"\nseed {seed:<6}{'':<6}{'parameters':>10}{'batch':>7}{'steps':>8}{'seconds':>9}{'images/s':>10}"
+              f"{'FID':>9}{'floors':>8}{'IS':>7}{'label':>8}", flush=True)  # fmt: skip
         for each in contenders:
             for sampler in args.samplers:
                 record = measured(each, sampler, labels, reference, real)

@@ -33,7 +33,7 @@ def error(loop, schedule, times):
 
 def law_of(name, schedule, steps):
     """Mean and deviation of the images that a named sampler draws: not estimated, computed."""
-    loop, eta, _ = SAMPLERS["gaussian"][name]
+    loop, eta = SAMPLERS["gaussian"][name][:2]
     process, impulses = Gaussian(schedule, eta), Impulses()
     x = process.prior(torch.empty(steps + 3, 1, 1, 1, dtype=torch.float64), impulses)
     return law(last(loop(gaussian(schedule), process, x, process.times(steps), impulses)))
@@ -199,6 +199,19 @@ def test_all_samplers_converge_to_the_data(schedule):
         mean, deviation = law_of(name, SCHEDULES[schedule](), 500)
         assert mean == pytest.approx(M, abs=1e-3)
         assert deviation == pytest.approx(S, abs=0.01 if name in ("ddpm", "ddim") else 0.001)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_eta_is_the_share_of_ddpms_noise_and_leaves_the_variance_of_x_s_as_it_is(schedule, eta):
+    """Song et al. (2021), equations 12 and 16: a step given the true x_0 ends at deviation sigma_s, whatever eta."""
+    process, ddpm = (Gaussian(SCHEDULES[schedule](), each) for each in (eta, 1.0))
+    t, s = torch.tensor([0.7, 0.4], dtype=torch.float64)
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    by = lambda process, eps, z: process.step(process.schedule(t)[1] * eps, zero, t, s, lambda like: z)
+    kept, fresh = by(process, one, zero), by(process, zero, one)
+    torch.testing.assert_close(fresh, eta * by(ddpm, zero, one), atol=1e-12, rtol=0)
+    torch.testing.assert_close((kept**2 + fresh**2).sqrt(), process.schedule(s)[1], atol=1e-12, rtol=0)
 
 
 # --- Against diffusers ---

@@ -47,7 +47,7 @@ def parser() -> Parser:
     p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
     p.add_argument("--sampler", "--method", type=one_of("sampler", WAYS),
                    help=f"{', '.join(WAYS)}; the last three of cold weights (default: as saved)")  # fmt: skip
-    usual = ", ".join(f"{steps} for {name}" for name, (_, _, steps) in SAMPLERS["gaussian"].items())
+    usual = ", ".join(f"{way.steps} for {name}" for name, way in SAMPLERS["gaussian"].items())
     p.add_argument(
         "--steps", type=number(int, 1), help=f"of the sampler (default: {usual}, 1 for direct, T for alg1, alg2)"
     )

@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 def add_sampling_options(parser: argparse.ArgumentParser, kind: str) -> None:
     """How a `kind` of process is sampled, and how often."""
     names = SAMPLERS[kind]
-    usual = "T" if kind == "averaging" else ", ".join(f"{steps} for {name}" for name, (_, _, steps) in names.items())
+    usual = "T" if kind == "averaging" else ", ".join(f"{way.steps} for {name}" for name, way in names.items())
     group = parser.add_argument_group("sampling")
     group.add_argument("--sampler", type=one_of("sampler", names), help=f"{', '.join(names)} (default: the preset's)")
     group.add_argument("--steps", type=number(int, 1), help=f"steps of the sampler (default: {usual})")

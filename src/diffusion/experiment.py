@@ -24,19 +24,28 @@ from diffusion.schedule import build_schedule
 
 FORMAT = "cold_dif_model 1"
 
-# The ways back of each kind of process: name -> (loop, eta, steps unless told; None is all there are).
-SAMPLERS: dict[str, dict[str, tuple[Callable[..., Iterator[Tensor]], float, int | None]]] = {
+
+class Sampler(NamedTuple):
+    """A way back by name."""
+
+    loop: Callable[..., Iterator[Tensor]]
+    eta: float  # 0: nothing random but the start
+    steps: int | None  # unless told; None is all there are
+    grid: str | None = None  # of the times, where there is a choice
+
+
+SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
     "gaussian": {
-        "ddpm": (sample, 1.0, 100),  # Ho et al. (2020)
-        "ddim": (sample, 0.0, 50),  # Song et al. (2021)
-        "heun": (heun, 0.0, 10),  # Karras et al. (2022)
-        "dpm": (multistep, 0.0, 20),  # Lu et al. (2022)
-        "sde": (multistep, 1.0, 50),
+        "ddpm": Sampler(sample, 1.0, 100, "uniform"),  # Ho et al. (2020)
+        "ddim": Sampler(sample, 0.0, 50, "uniform"),  # Song et al. (2021)
+        "heun": Sampler(heun, 0.0, 10, "karras"),  # Karras et al. (2022)
+        "dpm": Sampler(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
+        "sde": Sampler(multistep, 1.0, 50, "karras"),
     },
     "averaging": {  # Bansal et al. (2022)
-        "alg2": (sample, 0.0, None),
-        "alg1": (sample, 1.0, None),
-        "direct": (sample, 1.0, 1),
+        "alg2": Sampler(sample, 0.0, None),
+        "alg1": Sampler(sample, 1.0, None),
+        "direct": Sampler(sample, 1.0, 1),
     },
 }
 
@@ -112,11 +121,14 @@ def sampling(
     if sampler not in known:
         raise unknown("sampler", sampler, known)
     process = copy.copy(experiment.process)
-    loop, process.eta, usual = known[sampler]
+    way = known[sampler]
+    process.eta = way.eta
     if variance:
         process.variance = variance
     most = process.timesteps or 1000
-    return Way(loop, process, process.times(min(usual or most, most) if steps is None else steps))
+    steps = min(way.steps or most, most) if steps is None else steps
+    grid = [way.grid] if way.grid else []
+    return Way(way.loop, process, process.times(steps, *grid))
 
 
 def answering(

@@ -37,5 +37,5 @@ class Guided(nn.Module):
             return self.denoiser(x_t, t, null)
         twice = t.repeat(2) if t.dim() else t
         free, bound = self.denoiser(torch.cat([x_t, x_t]), twice, torch.cat([null, cond])).chunk(2)
-        scale = torch.where(inside, self.scale, 1.0).to(free)
+        scale = torch.where(inside, self.scale, 1.0).to(x_t.device)
         return free.lerp(bound, column(scale, bound))

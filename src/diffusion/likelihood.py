@@ -94,21 +94,15 @@ def flow_times(process: Process, steps: int, span: tuple[float, float] = SPAN) -
         raise UserError(f"steps of a likelihood must be 1 or more, not {steps}")
     if not 0 < low < high < math.inf:
         raise UserError(f"a span of noise levels is two numbers above 0, the lower first, not {low} and {high}")
-    level = lambda t: -process.log_snr(t).cpu()  # u, which grows with t
     u = torch.linspace(math.log(low), math.log(high), int(steps) + 1, dtype=torch.float64)
     if process.timesteps:
-        table = torch.arange(1, process.timesteps + 1, dtype=torch.float64) / process.timesteps
-        levels = level(table)
-        u = torch.linspace(*levels[[0, -1]].clamp(u[0], u[-1]).tolist(), int(steps) + 1, dtype=torch.float64)
-        if u[0] == u[-1]:
-            raise UserError(f"this schedule has no two noise levels from {low:g} to {high:g}: widen the span")
-        return table[(levels - u[:, None]).abs().argmin(1).unique()]
-    below, above = torch.zeros_like(u), torch.ones_like(u)
-    for _ in range(60):  # bisection: any schedule can be asked what it is, none where it is so
-        middle = (below + above) / 2
-        early = level(middle) < u
-        below, above = middle.where(early, below), above.where(early, middle)
-    return below
+        first, end = -process.log_snr(torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64))
+        ends = u[[0, -1]].clamp(first, end)
+        u = torch.linspace(*ends.tolist(), int(steps) + 1, dtype=torch.float64)
+    times = process.time_at(-u).unique()
+    if len(times) < 2:
+        raise UserError(f"this process has no two noise levels from {low:g} to {high:g}")
+    return times
 
 
 def bits_per_dim(nats: Tensor, dim: int, bin_width: float) -> Tensor:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from diffusion.errors import UserError
 from diffusion.noise import Noise
 
+KARRAS = (0.01, 80.0)  # sigma / alpha at the last and at the first step of that grid
+
 Draw = Callable[[Tensor], Tensor]  # gives standard normal numbers of the shape of its argument
 
 
@@ -72,10 +74,40 @@ class Gaussian(Process):
             middle = (middle * self.timesteps).ceil() / self.timesteps
         return torch.where(noise.uniform() < 0.1, t, middle)
 
+    def times(self, steps: int, grid: str = "uniform") -> Tensor:
+        """As of every process, evenly; or for "karras" evenly in (sigma / alpha)^(1/7), Karras et al. (2022), eq. 5.
+
+        That puts more steps where little noise is left, and takes large ones where there is nothing to see yet.
+        """
+        even = super().times(steps)
+        if grid == "uniform" or steps < 3:
+            return even
+        ratio = torch.linspace(KARRAS[1] ** (1 / 7), KARRAS[0] ** (1 / 7), steps, dtype=torch.float64) ** 7
+        t = torch.cat([even[:1], self.time_at(-ratio[1:].log()), even[-1:]])
+        if not self.timesteps:
+            return t
+        rank = torch.arange(steps, -1, -1, dtype=torch.float64)  # of a table, each step at least 1/T
+        free = (t * self.timesteps).round() - rank
+        free = free.flip(0).cummax(0).values.flip(0).clamp(0, self.timesteps - steps)
+        return (free + rank) / self.timesteps
+
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha / sigma), float64: from -inf where nothing of x_0 is left to inf where there is no noise."""
         alpha, sigma = self.schedule(t)
         return alpha.log() - sigma.log()
+
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        """The times (N,) float64 at which log(alpha / sigma) is what is asked for; of a table, the nearest after 0."""
+        log_snr = log_snr.double()
+        if self.timesteps:
+            table = torch.arange(1, self.timesteps + 1, dtype=torch.float64, device=log_snr.device) / self.timesteps
+            return table[(self.log_snr(table) - log_snr[:, None]).abs().argmin(1)]
+        below, above = torch.zeros_like(log_snr), torch.ones_like(log_snr)
+        for _ in range(60):  # bisection: any schedule can be asked what it is, none where it is so
+            middle = (below + above) / 2
+            early = self.log_snr(middle) > log_snr
+            below, above = middle.where(early, below), above.where(early, middle)
+        return below
 
     def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         alpha, sigma = self.schedule(t)
