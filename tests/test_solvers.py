@@ -149,6 +149,23 @@ def test_a_way_back_says_how_many_network_calls_it_takes(name):
     assert usual == {"ddpm": 100, "ddim": 50, "heun": 10, "dpm": 20, "sde": 50}[name]
 
 
+@pytest.mark.parametrize("name", SAMPLERS["gaussian"])
+@pytest.mark.parametrize("settings", [
+    {}, {"timesteps": 100}, {"timesteps": 10}, {"schedule": "cosine", "target": "v"},
+    {"schedule": "rectified", "target": "velocity"},
+], ids=["T 1000", "T 100", "T 10", "cosine", "rectified"])  # fmt: skip
+def test_every_way_back_goes_through_distinct_times_from_1_to_0(settings, name):
+    experiment = build(Config(hidden=(4,), **settings))
+    T = experiment.process.timesteps
+    for steps in {1, 2, 3, 4, 9, 10, 50, T or 300, None}:
+        if T and steps and steps > T:
+            continue
+        times = sampling(experiment, name, steps).times
+        assert steps is None or len(times) == steps + 1
+        assert times[0] == 1 and times[-1] == 0 and (times.diff() < 0).all() and times.dtype == torch.float64
+        assert T is None or torch.allclose(times * T, (times * T).round(), atol=1e-9)
+
+
 @pytest.mark.parametrize("loop, eta", [(sample, 0.0), (heun, 0.0), (multistep, 0.0), (sample, 1.0), (multistep, 1.0)])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_perfect_denoiser_returns_x_0(schedule, loop, eta):

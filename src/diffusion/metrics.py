@@ -160,6 +160,43 @@ def _kernel(features: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
     return kid.compute()
 
 
+class Coverage(NamedTuple):
+    """Whether samples are real-looking, and whether they are all that is real."""
+
+    precision: float  # share of samples that lie among real images
+    recall: float  # share of real images that lie among samples
+
+
+def coverage(images: Tensor, reference: Reference, k: int = 3) -> Coverage:
+    """Improved precision and recall (Kynkäänniemi et al., 2019) of images (N, C, H, W), uint8 or in [0, 1].
+
+    An image lies among others if it is nearer to one of them than that one's k-th neighbour is. As many of each are
+    compared, at most the KEPT real ones.
+    """
+    features, _ = reference.extractor(images)
+    count = min(len(features), len(reference.features))
+    made, real = features[:count], reference.features[:count].to(features.device)
+    return Coverage(_share_among(made, real, k), _share_among(real, made, k))
+
+
+def _share_among(some: Tensor, others: Tensor, k: int) -> float:
+    """The share of `some` (N, D) that lie within the k-nearest-neighbour ball of at least one of `others` (M, D)."""
+    near = lambda part: torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
+    radius = torch.cat(
+        [near(part).kthvalue(k + 1, dim=1).values for part in others.split(500)]
+    )  # 0 is the image itself
+    inside = [(near(part) <= radius).any(1) for part in some.split(500)]
+    return torch.cat(inside).double().mean().item()
+
+
+def neighbours(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """(distance, index), each (N,): the nearest of `others` (M, C, H, W) to each image, by RMSE of pixels in [0, 1]."""
+    x, y = ((as_bytes(each).float() / 255).flatten(1) for each in (images, others))
+    found = [torch.cdist(part, y).min(1) for part in x.split(250)]
+    distance, index = (torch.cat([getattr(each, name) for each in found]) for name in ("values", "indices"))
+    return distance / x.shape[1] ** 0.5, index
+
+
 def floor(images: Tensor, reference: Reference, n: int | None = None, **how: Any) -> Scores:
     """The score of the first n real images of the test split: what a perfect generator would get with n samples."""
     return score(images[:n], reference, **how)
