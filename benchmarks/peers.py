@@ -96,15 +96,17 @@ def autocast(variant: str, device: torch.device) -> torch.autocast:
 
 
 def scheduler(sampler: str, calls: int, schedule: str = "linear") -> DDIMScheduler | DPMSolverMultistepScheduler:
-    """diffusers' ddim or dpm, set up as its documentation advises for few steps, pixels and such a schedule.
+    """diffusers' ddim, ddpm (its ddim with eta = 1, which is that) or dpm, for few steps of pixels as its pages advise.
+
 
     Both keep x_0 in [-1, 1], as ours do, and start at the last of the 1000 steps of training; but where the squared
     cosine leaves nothing of x_0, and eps says nothing of it, they start a little below.
     """
     cosine = schedule == "squaredcos_cap_v2"
     common = {"num_train_timesteps": 1000, "beta_schedule": schedule}
-    if sampler == "ddim":
+    if sampler in ("ddim", "ddpm"):
         made = DDIMScheduler(**common, timestep_spacing="leading" if cosine else "trailing")
+        made.eta = {"ddim": 0.0, "ddpm": 1.0}[sampler]
     else:
         lowest = {"lambda_min_clipped": -5.1} if cosine else {}
         made = DPMSolverMultistepScheduler(**common, **lowest, timestep_spacing="trailing", thresholding=True)
@@ -119,8 +121,9 @@ def draw(model: UNet2DModel, steps: DDIMScheduler | DPMSolverMultistepScheduler,
     """Images (B, 1, 28, 28) in [0, 1] of those labels (B,), by diffusers' own loop."""
     steps.set_timesteps(len(steps.timesteps))  # forget the last batch
     x = torch.randn(len(labels), 1, 28, 28, generator=generator).to(labels.device)
+    random = {"eta": steps.eta, "generator": generator} if hasattr(steps, "eta") else {}
     for t in steps.timesteps:
-        x = steps.step(model(x, t, labels).sample.float(), t, x).prev_sample
+        x = steps.step(model(x, t, labels).sample.float(), t, x, **random).prev_sample
     return (x / 2 + 0.5).clamp(0, 1)
 
 

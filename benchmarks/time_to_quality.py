@@ -4,8 +4,8 @@
   PYTHONPATH=src python benchmarks/time_to_quality.py --minutes 5 --threads 2
 
 All train in turn, slice by slice, so that they see the same noise of the machine, until each has had its minutes. Then
-each draws as many images of the same labels with as many network calls, by DDIM and by DPM-Solver++(2M), and the
-classifier in weights/ scores them. The rows:
+each draws as many images of the same labels with as many network calls, by DDPM (eta = 1), DDIM or DPM-Solver++(2M),
+and the classifier in weights/ scores them. The rows:
 
   ours       the preset unet_fast through the library, as `python src train --preset unet_fast --minutes 5` trains it
   ours unet  the preset unet
@@ -211,7 +211,7 @@ def main():
     rows = ["ours", "tutorial", "course", "best"]
     parser.add_argument("--minutes", type=float, default=5, help="of training, each row")
     parser.add_argument("--rows", nargs="+", choices=[*rows, "ours unet"], default=rows)
-    parser.add_argument("--samplers", nargs="+", choices=["ddim", "dpm"], default=["dpm", "ddim"])
+    parser.add_argument("--samplers", nargs="+", choices=["ddpm", "ddim", "dpm"], default=["ddpm", "dpm"])
     parser.add_argument("--calls", type=int, default=20, help="of the network, a sample")
     parser.add_argument("--samples", type=int, default=10_000, help="to score, a row, sampler and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each trains all rows anew")

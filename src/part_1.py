@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         lab.draw(figures.grid, ladder, name=f"contents/ddpm_degraded_{stem}")
         # --- Measure ---
         scores = judge.score(images) if due else None
-        lab.record(epoch, **(scores._asdict() if due else {}))
+        lab.record(epoch, **(scores._asdict() | {"floor": judge.floor.fid} if due else {}))
         lab.draw_curves(judge.floor)
 
     # --- Report ---

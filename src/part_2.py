@@ -52,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
         }.items():
             lab.draw(figures.grid, some, name=f"contents_custom/{kind}_sample_{stem}")
         # --- Measure ---
-        scores = judge.score(images)._asdict() | judge.likeness(images)._asdict() if due else {}
+        scores = (
+            judge.score(images)._asdict() | {"floor": judge.floor.fid} | judge.likeness(images)._asdict() if due else {}
+        )
         lab.record(epoch, **scores)
         lab.draw_curves(judge.floor)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from commands.laboratory import Laboratory
 from commands.options import number, one_of
+from diffusion.errors import UserError
 from diffusion.experiment import SAMPLERS
 from diffusion.extractor import CLASSIFIERS, Extractor, extractor, extractor_for
 from diffusion.metrics import Likeness, Reference, Scores, floor, likeness, score
@@ -41,6 +42,9 @@ class Judge:
 
     def __init__(self, lab: Laboratory):
         self.lab, args = lab, lab.args
+        if args.eval_samples > len(lab.test):
+            raise UserError(f"--eval-samples {args.eval_samples}: the floor is measured on as many test images, "
+                            f"of which there are {len(lab.test)}")  # fmt: skip
         if args.features == "auto":
             self.extractor = extractor_for(lab.config.dataset, WEIGHTS, lab.device)
         else:

@@ -24,7 +24,7 @@ from commands.processes import computes_bf16, open_accelerator
 from diffusion import checkpoint, figures
 from diffusion.config import Config, checked
 from diffusion.data import DATASETS, load
-from diffusion.errors import UserError
+from diffusion.errors import UserError, unknown
 from diffusion.experiment import Experiment, build, degraded, sampling, save_weights, trajectory
 from diffusion.metrics import Scores
 from diffusion.recipe import Plan
@@ -95,6 +95,9 @@ class Laboratory:
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
             self.data = load(self.config.dataset, "train", args.data_root, self.device)
             self.test = load(self.config.dataset, "test", args.data_root, self.device)
+        if self.config.classes not in (0, len(self.data.classes)):
+            raise UserError(f"{self.config.dataset} has {len(self.data.classes)} labels: classes must be that or 0, "
+                            f"not {self.config.classes}")  # fmt: skip
         self.experiment = e = build(self.config).to(self.device)
         self.trainer = Trainer(e.denoiser, e.process, e.codec, self.data, self.config, self.accelerator)
         self.history: list[dict[str, Any]] = []  # one record an epoch, the untrained epoch 0 first
@@ -137,18 +140,16 @@ class Laboratory:
         self._open_folder()
         self._catch_signals()
         per_epoch, trainer = self.trainer.steps_per_epoch, self.trainer
-        self._minutes = plan.minutes
-        end = trainer.end
-        if plan.steps or plan.epochs:
-            end = min(plan.steps or math.inf, plan.epochs * per_epoch if plan.epochs else math.inf)
-            end = max(1, round(end))
-        if trainer.end and end != trainer.end:
+        self._minutes, limit = plan.minutes, self.args.limit_steps or math.inf
+        end = min(plan.steps or math.inf, plan.epochs * per_epoch if plan.epochs else math.inf)
+        end = None if end == math.inf else max(1, round(end))
+        if trainer.end and end and end != trainer.end and not (plan.minutes and trainer.end < end):
             raise UserError(f"the run in {str(self.folder)!r} was planned to end at step {trainer.end:,}, not {end:,}, "
                             "and its learning rate falls towards that: ask for the same, or start anew")  # fmt: skip
-        trainer.end = end
+        trainer.end = trainer.end or end
         done = self.history[-1]["step"] if self.history else -1
-        while trainer.end is None or done < trainer.end:
-            mark = plan.mark_after(done)
+        while done < min(limit, trainer.end or math.inf):
+            mark = min(plan.mark_after(done), limit)
             while trainer.step < min(mark, trainer.end or mark):
                 self._train(min(mark, trainer.end or mark), "training")  # returns early when the end becomes known
             done = trainer.step
@@ -271,8 +272,9 @@ class Laboratory:
                 bar.update(1)
                 late = bool(self._minutes) and passed >= 60 * self._minutes * (1 - self.config.decay)
                 stop, save, late = self._agree(step.number, time.monotonic() - saved >= self.args.save_every, late)
-                if late and not self.trainer.end:
-                    self.trainer.end = max(step.number, round(step.number / (1 - self.config.decay)))
+                end = round(step.number / (1 - self.config.decay))
+                if late and end < (self.trainer.end or math.inf):
+                    self.trainer.end = end
                     break
                 if stop or save:
                     saved = time.monotonic()
@@ -311,8 +313,14 @@ class Laboratory:
         """The preset with the options given; on --resume the saved config, which given options may not contradict."""
         given = {key: getattr(self.args, key) for key in RECIPE if getattr(self.args, key, None) is not None}
         if self.args.dataset:
-            given |= {"dataset": self.args.dataset, "shape": DATASETS[self.args.dataset].shape}
+            given |= {"dataset": self.args.dataset}
         config = base.replace(**given)
+        if config.dataset not in DATASETS:
+            raise unknown("dataset", config.dataset, DATASETS)
+        shape = DATASETS[config.dataset].shape
+        if "shape" in self._told and config.shape != shape:
+            raise UserError(f"the images of {config.dataset} have the shape {shape}, not {config.shape}")
+        config = config.replace(shape=shape)
         if config.precision == "auto":
             config = config.replace(precision="bf16" if computes_bf16(self.device) else "fp32")
         path = self.folder / "config.json"

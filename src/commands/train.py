@@ -11,6 +11,7 @@ from commands.laboratory import Laboratory, add_training_options, stoppable
 from commands.options import Parser, number
 from diffusion import checkpoint, figures, recipe
 from diffusion.errors import UserError
+from diffusion.experiment import answering
 from diffusion.recipe import PRESETS, Recipe
 
 EXAMPLES = """examples:
@@ -58,8 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     args, what = read_recipe(argv)
     lab = Laboratory(what.config, args, what.name, f"{what.name}.pth", what.told)
     what = dataclasses.replace(what, config=lab.config)
-    how = {"steps": what.looks.steps, "guidance_scale": what.looks.guidance_scale}
-    lab.check_sampling(steps=what.looks.steps)
+    how = {"guidance_scale": what.looks.guidance_scale}
+    lab.check_sampling()
+    answering(lab.experiment, what.looks.guidance_scale)  # a wrong one is refused now
     judge = Judge(lab)
     drawn = lambda seed: lab.data.labels[torch.randperm(len(lab.data), generator=torch.Generator().manual_seed(seed))]
     draw = lambda seed, text: lab.sample(args.eval_samples, seed, text, labels=drawn(seed) if guided else None, **how)
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         lab.draw(figures.grid, sheet, name=f"contents/{lab.name}_sample_{step:06d}.png", columns=10)
         # --- Measure ---
         scores = judge.score(draw(seed, "samples to score"))
-        lab.record(step / lab.trainer.steps_per_epoch, **scores._asdict())
+        lab.record(step / lab.trainer.steps_per_epoch, **scores._asdict(), floor=judge.floor.fid)
         if lab.is_main:
             checkpoint.write_atomically(lab.folder / "recipe.yaml", lambda file: file.write(what.text().encode()))
         lab.draw_curves(judge.floor)

@@ -1,11 +1,18 @@
 """Hyper-parameters as data: one frozen Config, and the table of presets."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from diffusion.errors import UserError, unknown
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -16,37 +23,40 @@ class Config:
 
     preset: str = "default"  # the line of the table it came from
     dataset: str = "MNIST"  # a name in data.DATASETS
-    shape: tuple[int, int, int] = (1, 28, 28)  # (C, H, W) of an image
+    shape: tuple[Count, Count, Count] = (1, 28, 28)  # (C, H, W) of an image
     pixel_range: tuple[float, float] = (-0.5, 0.5)  # what [0, 1] becomes inside the process
 
     process: Literal["gaussian", "averaging"] = "gaussian"
     schedule: Literal["linear", "cosine", "rectified"] = "linear"
-    timesteps: int = 1000  # T, of the linear schedule; of averaging, the number of groups of lines
-    beta_min: float = 1e-4
-    beta_max: float = 0.02
+    timesteps: Count = 1000  # T, of the linear schedule; of averaging, the number of groups of lines
+    beta_min: Share = 1e-4
+    beta_max: Share = 0.02
     target: Literal["eps", "x_0", "v", "velocity"] = "eps"  # what the network regresses
     variance: Literal["beta", "posterior"] = "posterior"  # of the ancestral step's noise; the coursework adds beta
     axis: Literal["row", "col"] = "row"  # of averaging: which lines
     order: Literal["random", "inside-out", "outside-in"] = "random"  # in which they are averaged
-    noise: float = 0.0  # standard deviation of the noise on every averaged image, in units of x
+    noise: Level = 0.0  # standard deviation of the noise on every averaged image, in units of x
     loss: Literal["l2", "l1"] = "l2"
     draw_time: Literal["uniform", "logit-normal"] = "uniform"  # how often each t is trained
     sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1"] | None = None  # unless told; None: the first
+    sampler_steps: Count | None = None  # of that sampler, unless told; None: as many as it usually takes
 
     network: Literal["cnn", "unet"] = "cnn"
-    hidden: tuple[int, ...] = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
+    hidden: Widths = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
     activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
-    classes: int = 0  # labels that the network can be told; 0: none
-    drop_prob: float = 0.1  # share of the labels that training hides, so that the network can also do without
+    classes: Natural = 0  # labels that the network can be told; 0: none
+    drop_prob: Annotated[float, Field(ge=0, le=1)] = (
+        0.1  # share of the labels that training hides, so that the network can also do without
+    )
 
-    lr: float = 2e-4  # Adam's
-    beta2: float = 0.999  # Adam's, of the squared gradients
-    warmup: int = 0  # steps over which lr rises to its height
-    decay: float = 0.0  # the last part of a training of planned length over which lr falls to 0
-    batch_size: int = 128  # of all processes together
-    ema_decay: float = 0.999  # of the averaged weights, after their warm-up
+    lr: Positive = 2e-4  # Adam's
+    beta2: Share = 0.999  # Adam's, of the squared gradients
+    warmup: Natural = 0  # steps over which lr rises to its height
+    decay: Share = 0.0  # the last part of a training of planned length over which lr falls to 0
+    batch_size: Count = 128  # of all processes together
+    ema_decay: Share = 0.999  # of the averaged weights, after their warm-up
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the network's forward pass; weights are always float32
-    seed: int = 0
+    seed: Natural = 0
 
     def replace(self, **changes: Any) -> "Config":
         """A changed copy, checked like any other."""
@@ -56,13 +66,16 @@ class Config:
 def checked(values: dict[str, Any]) -> Config:
     """The Config of a dict from outside (a file, a command line); UserError names the first wrong field."""
     try:
-        return TypeAdapter(Config).validate_python(values)
+        config = TypeAdapter(Config).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
+        field = str(first["loc"][0])
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             raise unknown("setting", field, Config.__dataclass_fields__) from None
         raise UserError(f"setting {field!r} cannot be {first['input']!r}: {first['msg'].lower()}") from None
+    if config.pixel_range[0] >= config.pixel_range[1]:
+        raise UserError(f"setting 'pixel_range' cannot be {config.pixel_range}: the lower end comes first")
+    return config
 
 
 WIDE = (64, 128, 256, 128, 64)
@@ -84,8 +97,8 @@ COLD = {  # part 2, for either axis
     "cold_unet":     Config("cold_unet", process="averaging", target="x_0", timesteps=28, noise=0.15,
                             sampler="alg1", lr=1e-3, network="unet", hidden=(48, 96), pixel_range=(-1, 1)),
 }
-FLOW = Config(schedule="rectified", target="velocity", draw_time="logit-normal", sampler="dpm", pixel_range=(-1, 1),
-              network="unet", hidden=(64, 128), classes=10,
+FLOW = Config(schedule="rectified", target="velocity", draw_time="logit-normal", pixel_range=(-1, 1),
+              sampler="ddpm", sampler_steps=20, network="unet", hidden=(64, 128), classes=10,
               lr=2e-3, beta2=0.99, warmup=100, decay=0.3, ema_decay=0.9995)
 GUIDED = {  # told what to draw
     "unet":          FLOW.replace(preset="unet"),

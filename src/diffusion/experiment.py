@@ -38,7 +38,7 @@ SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
     "gaussian": {
         "ddpm": Sampler(sample, 1.0, 100, "uniform"),  # Ho et al. (2020)
         "ddim": Sampler(sample, 0.0, 50, "uniform"),  # Song et al. (2021)
-        "heun": Sampler(heun, 0.0, 10, "karras"),  # Karras et al. (2022)
+        "heun": Sampler(heun, 0.0, 10, "uniform"),  # Karras et al. (2022)
         "dpm": Sampler(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
         "sde": Sampler(multistep, 1.0, 50, "karras"),
     },
@@ -91,6 +91,8 @@ def build(config: Config) -> Experiment:
 
 def _network(config: Config) -> nn.Module:
     if config.network == "unet":
+        if len(config.hidden) != 2 or any(width % 8 for width in config.hidden):
+            raise UserError(f"hidden of a unet is two widths, multiples of 8, not {list(config.hidden)}")
         return UNet(config.shape, config.hidden, config.classes)
     if config.classes:
         raise UserError("network 'cnn' cannot be told labels: use unet, or classes 0")
@@ -117,7 +119,10 @@ def sampling(
 ) -> Way:
     """The way back of a named sampler (None: the config's)."""
     known = SAMPLERS[experiment.config.process]
-    sampler = sampler or experiment.config.sampler or next(iter(known))
+    if sampler is None:
+        sampler = experiment.config.sampler
+        steps = experiment.config.sampler_steps if steps is None else steps
+    sampler = sampler or next(iter(known))
     if sampler not in known:
         raise unknown("sampler", sampler, known)
     process = copy.copy(experiment.process)

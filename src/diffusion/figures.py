@@ -16,16 +16,21 @@ from diffusion.checkpoint import write_atomically
 
 
 def grid(images: Tensor, path: Path, columns: int = 4, scale: int = 4) -> Path:
-    """Write images (N, C, H, W) in [0, 1] as one PNG, row by row, each pixel `scale` wide, a line between images."""
+    """Write a `sheet` of images (N, C, H, W) in [0, 1] as a PNG."""
+    picture = sheet(images, columns, scale)
+    return write_atomically(path, lambda file: picture.save(file, "PNG"))
+
+
+def sheet(images: Tensor, columns: int = 8, scale: int = 3) -> Image.Image:
+    """Images (N, C, H, W) in [0, 1] as one picture, row by row, each pixel `scale` wide, a line between images."""
     n, channels, height, width = images.shape
     rows = -(-n // columns)
-    sheet = np.full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), 64, np.uint8)
+    paper = np.full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), 64, np.uint8)
     for i, image in enumerate((images.float().clamp(0, 1) * 255).round().byte().cpu().numpy()):
         top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
-        sheet[:, top : top + height, left : left + width] = image
-    pixels = sheet[0] if channels == 1 else sheet.transpose(1, 2, 0)
-    picture = Image.fromarray(pixels).resize((scale * sheet.shape[2], scale * sheet.shape[1]), Image.NEAREST)
-    return write_atomically(path, lambda file: picture.save(file, "PNG"))
+        paper[:, top : top + height, left : left + width] = image
+    pixels = paper[0] if channels == 1 else paper.transpose(1, 2, 0)
+    return Image.fromarray(pixels).resize((scale * paper.shape[2], scale * paper.shape[1]), Image.NEAREST)
 
 
 def losses(values: Sequence[float], steps_per_epoch: int, path: Path, title: str) -> Path:

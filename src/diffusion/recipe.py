@@ -41,7 +41,6 @@ class Looks:
     __pydantic_config__ = CLOSED
 
     count: int = 100  # samples on a sheet
-    steps: int | None = None  # of the sampler; None: as many as it usually takes
     guidance_scale: float = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
 
 
@@ -59,7 +58,8 @@ class Recipe:
         """As YAML, every setting told: the same recipe when read again."""
         values = {**asdict(self.config), **asdict(self.plan)}
         sections = {part: {key: values[key] for key in keys} for part, keys in SECTIONS.items()}
-        sections["sample"] = {"sampler": self.config.sampler, **asdict(self.looks)}
+        config = {key: getattr(self.config, name) for key, name in SAMPLING.items()}
+        sections["sample"] = {**config, **asdict(self.looks)}
         plain = lambda value: list(value) if isinstance(value, tuple) else value
         sections = {part: {key: plain(value) for key, value in keys.items()} for part, keys in sections.items()}
         return yaml.safe_dump({"preset": self.config.preset, **sections}, sort_keys=False)
@@ -74,7 +74,8 @@ SECTIONS = {
     "train": ("lr", "beta2", "warmup", "decay", "batch_size", "ema_decay", "loss", "precision", "seed",
               *(field.name for field in fields(Plan))),
 }  # fmt: skip
-SAMPLE = ("sampler", *(field.name for field in fields(Looks)))
+SAMPLING = {"sampler": "sampler", "steps": "sampler_steps"}  # settings of the section "sample" -> those of the Config
+SAMPLE = (*SAMPLING, *(field.name for field in fields(Looks)))
 SETTABLE = set(Config.__dataclass_fields__)
 SETTINGS = [f"{part}.{key}" for part, keys in {**SECTIONS, "sample": SAMPLE}.items() for key in keys]
 
@@ -116,21 +117,24 @@ def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) ->
     for key in given:
         if key not in SETTINGS:
             raise unknown("setting", key, SETTINGS)
-    values = {"config": asdict(base), "plan": {}, "looks": {}}
+    values, told = {"config": asdict(base), "plan": {}, "looks": {}}, []
     for key, value in given.items():
         part, key = key.split(".")
-        kind = "looks" if part == "sample" and key != "sampler" else "config" if key in SETTABLE else "plan"
+        if part == "sample":
+            kind, key = ("config", SAMPLING[key]) if key in SAMPLING else ("looks", key)
+        else:
+            kind = "config" if key in SETTABLE else "plan"
         values[kind][key] = value
+        told += [key] if kind == "config" else []
     plan, looks = _made(Plan, values["plan"], "train"), _made(Looks, values["looks"], "sample")
-    told = tuple(key for dotted in given if (key := dotted.split(".")[1]) in SETTABLE)
-    return Recipe(name, _config(values["config"]), plan, looks, told)
+    return Recipe(name, _config(values["config"]), plan, looks, tuple(told))
 
 
 def _config(values: dict[str, Any]) -> Config:
     try:
         return checked(values)
     except UserError as error:  # it knows a setting by its own name; here it has a section
-        named = {key.split(".")[1]: key for key in SETTINGS}
+        named = {key.split(".")[1]: key for key in SETTINGS} | {"sampler_steps": "sample.steps"}
         words = str(error).split("'")
         raise UserError("'".join([words[0], named.get(words[1], words[1]), *words[2:]])) from None
 

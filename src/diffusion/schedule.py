@@ -32,7 +32,7 @@ class Cosine(nn.Module):
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         angle = lambda t: (t + self.offset) / (1 + self.offset) * math.pi / 2
         alpha = torch.cos(angle(t.double())) / math.cos(angle(0.0))
-        alpha = alpha.clamp(0, 1)  # cos(pi / 2) is 6e-17 in floating point
+        alpha = torch.where(alpha < 1e-12, 0.0, alpha).clamp(max=1)  # cos(pi / 2) is 6e-17 in floating point
         return alpha, (1 - alpha**2).sqrt()
 
 
