@@ -19,7 +19,7 @@ and the classifier in weights/ scores them. The rows:
 The tutorial's warm-up of 500 steps is cut to a tenth of the time, of which it would take all on a slow machine; its
 cosine falls with the time that has passed. All are told the label (num_class_embeds; the course makes it channels of
 the input), and asked for the labels of the training set in a permuted order: every digit as often as there. Scores are
-also appended to runs/time_to_quality.jsonl.
+also appended to runs/time_to_quality.jsonl, and our weights kept beside it.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from torch.nn import functional as F
 from commands.processes import computes_bf16, open_device
 from diffusion.config import GUIDED
 from diffusion.data import load
-from diffusion.experiment import Experiment, build, trajectory
+from diffusion.experiment import Experiment, build, save_weights, trajectory
 from diffusion.extractor import extractor_for
 from diffusion.metrics import Reference, agreement, floor, score
 from diffusion.training import Trainer
@@ -250,6 +250,10 @@ def main():
         print(f"\nseed {seed:<6}{'':<6}{'parameters':>10}{'batch':>7}{'steps':>8}{'seconds':>9}{'images/s':>10}"
               f"{'FID':>9}{'floors':>8}{'IS':>7}{'label':>8}", flush=True)  # fmt: skip
         for each in contenders:
+            if isinstance(each, Ours):  # for python src evaluate
+                name = f"time_to_quality_{each.preset}_{seed}.pth"
+                epoch = each.steps * each.batch_size / len(data)
+                save_weights(args.out.with_name(name), each.experiment, holds="ema", epoch=epoch, step=each.steps)
             for sampler in args.samplers:
                 record = measured(each, sampler, labels, reference, real)
                 results.setdefault((each.name, sampler), []).append(record)

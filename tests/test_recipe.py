@@ -45,8 +45,8 @@ def test_every_preset_is_read_as_it_was_written(tmp_path, name):
 UNUSUAL = Config("unet", dataset="CIFAR10", shape=(3, 32, 32), pixel_range=(-1e-5, 2.5), process="averaging",
                  schedule="cosine", timesteps=8, beta_min=1e-7, beta_max=1 / 3, target="v", variance="beta", axis="col",
                  order="inside-out", noise=1e-3, loss="l1", draw_time="logit-normal", sampler="alg1", sampler_steps=3,
-                 network="unet", hidden=(24, 40), activation="relu", classes=7, drop_prob=0.25, lr=1e-30, beta2=0.95, warmup=17,
-                 decay=0.125, batch_size=3, ema_decay=0.5, precision="bf16", seed=2**40)  # fmt: skip
+                 network="unet", hidden=(24, 40), activation="relu", classes=7, drop_prob=0.25, lr=1e-30, beta2=0.95,
+                 warmup=17, decay=0.125, batch_size=3, ema_decay=0.5, precision="bf16", seed=2**40)  # fmt: skip
 
 
 def test_a_recipe_unusual_in_every_setting_is_read_as_it_was_written(tmp_path):

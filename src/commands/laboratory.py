@@ -31,7 +31,16 @@ from diffusion.recipe import Plan
 from diffusion.training import LOOK_EVERY, Trainer
 
 FITTED = 20_000  # training images that a process learns its prior from
-RECIPE = ("lr", "batch_size", "precision", "seed", "axis", "order", "loss")  # the settings that options may change
+RECIPE = (
+    "lr",
+    "batch_size",
+    "precision",
+    "seed",
+    "axis",
+    "order",
+    "noise",
+    "loss",
+)  # the settings that options may change
 
 
 class Stopped(Exception):
