@@ -146,7 +146,7 @@ def test_a_way_back_says_how_many_network_calls_it_takes(name):
     last(way.loop(counting, way.process, images(Z).float(), way.times))
     assert len(counting.calls) == way.calls
     usual = len(sampling(experiment, name).times) - 1
-    assert usual == {"ddpm": 100, "ddim": 50, "heun": 10, "dpm": 20, "sde": 50}[name]
+    assert usual == {"ddpm": 100, "ddim": 50, "heun": 10, "dpm": 20, "sde": 20}[name]
 
 
 @pytest.mark.parametrize("name", SAMPLERS["gaussian"])

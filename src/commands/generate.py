@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
             checkpoint.write_atomically(path, lambda file, values=values: np.save(file, values.numpy()))
         elif path:
             figures.grid(values, path, columns=math.ceil(args.count**0.5))
-    holds, epoch = (experiment.about.get(key, "?") for key in ("holds", "epoch"))
+    holds, epoch = experiment.about.get("holds", "?"), f"{experiment.about.get('epoch', 0):.4g}"
     print(f"{args.count} samples of {args.weights} ({holds} weights, epoch {epoch}), {steps} steps, seed {args.seed}: "
           f"{', '.join(str(path) for path in written if path)}")  # fmt: skip
 

@@ -98,7 +98,7 @@ COLD = {  # part 2, for either axis
                             sampler="alg1", lr=1e-3, network="unet", hidden=(48, 96), pixel_range=(-1, 1)),
 }
 FLOW = Config(schedule="rectified", target="velocity", draw_time="logit-normal", pixel_range=(-1, 1),
-              sampler="ddpm", sampler_steps=20, network="unet", hidden=(64, 128), classes=10,
+              sampler="sde", sampler_steps=20, network="unet", hidden=(64, 128), classes=10,
               lr=2e-3, beta2=0.99, warmup=100, decay=0.3, ema_decay=0.9995)
 GUIDED = {  # told what to draw
     "unet":          FLOW.replace(preset="unet"),

@@ -40,7 +40,7 @@ SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
         "ddim": Sampler(sample, 0.0, 50, "uniform"),  # Song et al. (2021)
         "heun": Sampler(heun, 0.0, 10, "uniform"),  # Karras et al. (2022)
         "dpm": Sampler(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
-        "sde": Sampler(multistep, 1.0, 50, "karras"),
+        "sde": Sampler(multistep, 1.0, 20, "uniform"),  # its SDE form
     },
     "averaging": {  # Bansal et al. (2022)
         "alg2": Sampler(sample, 0.0, None),
@@ -122,7 +122,8 @@ def sampling(
     if sampler is None:
         sampler = experiment.config.sampler
         steps = experiment.config.sampler_steps if steps is None else steps
-    sampler = sampler or next(iter(known))
+    if sampler is None:  # noise in every degraded image is there to be drawn afresh
+        sampler = "alg1" if experiment.config.process == "averaging" and experiment.config.noise else next(iter(known))
     if sampler not in known:
         raise unknown("sampler", sampler, known)
     process = copy.copy(experiment.process)
