@@ -1,7 +1,6 @@
 """Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers."""
 
 import json
-import math
 import statistics
 from pathlib import Path
 
@@ -95,9 +94,9 @@ def main(argv: list[str] | None = None) -> None:
 
     # --- Report ---
     mean = lambda key: statistics.mean(row[key] for row in rows)
-    sd = lambda key: statistics.stdev(row[key] for row in rows) if len(rows) > 1 else math.nan
+    spread = f" ± {statistics.stdev(row['fid'] for row in rows):.4f} over {len(rows)} seeds" if len(rows) > 1 else ""
     multiple = f"{mean('fid') / real.fid:.2f} times the floor"
-    print(f"\nFID {mean('fid'):.4f} ± {sd('fid'):.4f} over {len(rows)} seeds, {multiple}")
+    print(f"\nFID {mean('fid'):.4f}{spread}, {multiple}")
     nearest, index = neighbours(images[:1000], data.images)
     usual, _ = neighbours(test.images[shuffled][:1000], data.images)
     print(f"RMSE to the nearest training image: {nearest.mean():.4f} on average, at least {nearest.min():.4f}; "
