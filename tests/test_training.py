@@ -144,7 +144,7 @@ def test_two_processes_with_64_each_do_what_one_does_with_128(tmp_path):
     script.write_text(TWO)
     one, two = tmp_path / "one.pt", tmp_path / "two.pt"
     env = {**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([sys.executable, str(script), str(one)], env=env, check=True, capture_output=True)
     subprocess.run([sys.executable, *launch, str(script), str(two)], env=env, check=True, capture_output=True)
     one, two = torch.load(one, weights_only=True), torch.load(two, weights_only=True)
