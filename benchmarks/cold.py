@@ -33,7 +33,7 @@ CNN, UNET = COLD["default_28"].replace(noise=0.0, sampler="alg2"), COLD["cold_un
 GROUPS = {
     "cnn": {
         "original: t < T only": (CNN, [("direct", 0), ("alg2", 0), ("alg2", 1)]),
-        "t = T trained": (CNN, [("direct", 0), ("alg2", 0)]),
+        "t = T trained": (CNN, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
         "noise 0.15 (of 2)": (CNN.replace(noise=0.075), [("direct", 0), ("alg2", 0), ("alg1", 0)]),
     },
     "unet": {

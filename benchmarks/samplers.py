@@ -36,8 +36,7 @@ def main():
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     eyes = extractor_for(experiment.config.dataset, root / "weights", device)
     reference = Reference.of(eyes, data.images, Path(args.data_root) / "cache")
-    some = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: args.samples]
-    real = floor(test.images[some], reference)
+    real = floor(test.shuffled().images, reference, args.samples)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(args.seed))[: args.samples]
     labels = data.labels[order.to(device)] if experiment.config.classes else None
     print(f"{args.weights}, guidance scale {args.guidance_scale:g}, N = {args.samples}, seed {args.seed}, "

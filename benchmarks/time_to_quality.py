@@ -230,7 +230,7 @@ def main():
     data, test = (load("MNIST", split, args.data_root, device) for split in ("train", "test"))
     extractor = extractor_for("MNIST", Path(__file__).parents[1] / "weights", device)
     reference = Reference.of(extractor, data.images, Path(args.data_root) / "cache")
-    real = floor(test.images, reference, args.samples)
+    real = floor(test.shuffled().images, reference, args.samples)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{where}, torch {torch.__version__}; {args.minutes:g} minutes of training each, {args.calls} network calls, "
           f"N = {args.samples:,}, seeds {args.seeds}\n{real.extractor} {real.sha256[:16]}; floor: FID {real.fid:.3f}, "

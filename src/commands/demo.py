@@ -57,11 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     }
     stem = f"diffusion_{model.config.dataset.lower()}"
     photographs = load_data(model.config.dataset, "test", args.data_root).images[: args.count]
-    trajectory(model.experiment, torch.arange(1), guidance_scale=args.guidance_scale)
 
     # --- Degrade ---
-    x = model.experiment.codec.decode(model.experiment.codec.encode(photographs))
-    states = [model.decode(model.forward_diffusion(x, t / 1000, args.seed)[0]) for t in FORWARD]
+    states = [model.decode(model.forward_diffusion(photographs, t / 1000, args.seed)[0]) for t in FORWARD]
     written = [figures.grid(torch.cat(states).cpu(), args.out / f"{stem}_forward.png", columns=args.count)]
 
     # --- Sample ---

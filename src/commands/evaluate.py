@@ -1,23 +1,27 @@
 """Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers."""
 
+import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from commands.judge import add_feature_options, named_extractor
 from commands.options import Parser, number, one_of
 from commands.processes import open_device
 from diffusion import checkpoint, figures
 from diffusion.data import load
 from diffusion.errors import UserError
-from diffusion.experiment import answering, find_weights, load_weights, sampling, trajectory
-from diffusion.extractor import CLASSIFIERS, extractor, extractor_for
+from diffusion.experiment import Experiment, answering, sampling, trajectory
 from diffusion.metrics import Reference, agreement, coverage, floor, neighbours, score
+from diffusion.model import load as load_model
 from diffusion.sampler import last
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+LINE = "{:<22}{:>10}{:>8}{:>9}{:>11}{:>11}{:>8}{:>14}".format
 EXAMPLES = """examples:
   python src evaluate --weights unet                                  10,000 samples, 3 seeds: about half an hour of CPU
   python src evaluate --weights unet --sampler dpm --steps 10 --samples 2000 --guidance-scale 2 --interval 0.1 0.8
@@ -35,8 +39,7 @@ def parser() -> Parser:
     p.add_argument("--guidance-scale", type=number(float, -100, 100), default=1.0, help="1 follows the label")
     p.add_argument("--interval", type=number(float, 0, 1), nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH"),
                    help="times that are guided (default: 0 1, all)")  # fmt: skip
-    p.add_argument("--features", type=one_of("features", ["auto", *CLASSIFIERS, "inception"]), default="auto",
-                   help="what is looked through; auto is the classifier of the data set")  # fmt: skip
+    add_feature_options(p)
     p.add_argument("--batch-size", type=number(int, 1), default=250, help="samples drawn at a time")
     p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
@@ -51,70 +54,78 @@ def main(argv: list[str] | None = None) -> None:
     if args.sheet and args.sheet.suffix != ".png":
         raise UserError(f"--sheet {args.sheet}: the name must end in .png")
     device = open_device(args.device)
-    experiment = load_weights(find_weights(args.weights, [Path("weights"), *sorted(Path("runs").glob("*"))])).to(device)
-    config = experiment.config
+    experiment = load_model(args.weights, device).experiment
+    dataset = experiment.config.dataset
     how = {"sampler": args.sampler, "steps": args.steps}
     told = {"guidance_scale": args.guidance_scale, "interval": tuple(args.interval)}
-    way = sampling(experiment, **how)
-    answering(experiment, **told)
-    data, test = (load(config.dataset, split, args.data_root, device) for split in ("train", "test"))
-    named = args.features != "auto"
-    eyes = extractor(args.features, WEIGHTS, None, device) if named else extractor_for(config.dataset, WEIGHTS, device)
+    calls = sampling(experiment, **how).calls
+    answering(experiment, **told)  # a wrong scale is refused now
+    data = load(dataset, "train", args.data_root, device)
+    test = load(dataset, "test", args.data_root, device).shuffled()
+    eyes = named_extractor(args, dataset, device)
     reference = Reference.of(eyes, data.images, args.data_root / "cache", lambda parts: tqdm(parts, leave=False))
-    shuffled = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: args.samples]
-    real = floor(test.images[shuffled], reference)
-    line = "{:<22}{:>10}{:>8}{:>9}{:>11}{:>11}{:>8}{:>14}".format
-    print(f"{args.weights}: {way.calls} network calls a sample, guidance scale {args.guidance_scale:g}; "
+    print(f"{args.weights}: {calls} network calls a sample, guidance scale {args.guidance_scale:g}; "
           f"{args.samples:,} samples a seed against {reference.n:,} training images;\n"
           f"{eyes.name}, sha256 {eyes.sha256[:16]}\n")  # fmt: skip
-    print(line("", "FID", "IS", "KID", "agreement", "precision", "recall", "labels"))
-    print(line("real test images", f"{real.fid:.4f}", f"{real.inception_score:.2f}", f"{real.kid:.4f}",
-               *("–" if eyes.dataset == "ImageNet" else f"{agreement(eyes, test.images, test.labels):.2%}",),
-               *(f"{each:.3f}" for each in coverage(test.images[shuffled], reference)), ""))  # fmt: skip
+    print(LINE("", "FID", "IS", "KID", "agreement", "precision", "recall", "labels"))
+    some, labels = test.images[: args.samples], test.labels[: args.samples]
+    real = floor(some, reference)._asdict() | measured(some, labels, reference)
+    print(LINE("real test images", *cells(real)))
 
     # --- Sample, Measure ---
     rows = []
     for seed in range(args.seed, args.seed + args.seeds):
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).to(device)
-        labels = data.labels[order].repeat(-(-args.samples // len(data)))[: args.samples] if config.classes else None
-        parts = []
-        with tqdm(total=args.samples, unit="image", desc=f"seed {seed}", leave=False) as bar:
-            for index in torch.arange(args.samples, device=device).split(args.batch_size):
-                cond = None if labels is None else labels[index]
-                parts.append(last(trajectory(experiment, index, seed, labels=cond, **told, **how)))
-                bar.update(len(index))
-        images = torch.cat(parts)
-        row = score(images, reference)._asdict() | coverage(images, reference)._asdict()
-        if eyes.dataset != "ImageNet":
-            seen = torch.bincount(eyes(images)[1].argmax(1), minlength=len(data.classes)) / len(images)
-            row |= {"labels": [round(each, 4) for each in seen.tolist()]}
-            row |= {"agreement": agreement(eyes, images, labels)} if labels is not None else {}
-        rows.append(row | {"seed": seed})
-        print(line(f"seed {seed}", *told_in(row)), flush=True)
+        labels = data.shuffled(seed).labels.repeat(-(-args.samples // len(data)))[: args.samples]
+        labels = labels if experiment.config.classes else None
+        images = drawn(experiment, labels, seed, args, **told, **how)
+        rows.append({"seed": seed} | score(images, reference)._asdict() | measured(images, labels, reference))
+        print(LINE(f"seed {seed}", *cells(rows[-1])), flush=True)
 
     # --- Report ---
-    mean = lambda key: statistics.mean(row[key] for row in rows)
-    spread = f" ± {statistics.stdev(row['fid'] for row in rows):.4f} over {len(rows)} seeds" if len(rows) > 1 else ""
-    multiple = f"{mean('fid') / real.fid:.2f} times the floor"
-    print(f"\nFID {mean('fid'):.4f}{spread}, {multiple}")
+    fids = [row["fid"] for row in rows]
+    spread = f" ± {statistics.stdev(fids):.4f} over {len(fids)} seeds" if len(fids) > 1 else ""
+    mean = statistics.mean(fids)
+    print(f"\nFID {mean:.4f}{spread}, {mean / real['fid']:.2f} times the floor")
     nearest, index = neighbours(images[:1000], data.images)
-    usual, _ = neighbours(test.images[shuffled][:1000], data.images)
+    usual, _ = neighbours(test.images[: min(1000, args.samples)], data.images)
     print(f"RMSE to the nearest training image: {nearest.mean():.4f} on average, at least {nearest.min():.4f}; "
           f"of real test images {usual.mean():.4f}, {usual.min():.4f}")  # fmt: skip
     if args.sheet:
         pairs = torch.stack([images[:48].cpu(), data.images[index[:48]].cpu() / 255])  # (2, 48, C, H, W)
-        rows_of = pairs.reshape(2, 4, 12, *config.shape).transpose(0, 1).flatten(0, 2)
-        print(f"wrote {figures.grid(rows_of, args.sheet, columns=12)}: each row of samples above their neighbours")
+        sheet = pairs.reshape(2, 4, 12, *pairs.shape[2:]).transpose(0, 1).flatten(0, 2)
+        print(f"wrote {figures.grid(sheet, args.sheet, columns=12)}: each row of samples above their neighbours")
     if args.out:
-        facts = {"weights": args.weights, "sampler": args.sampler or config.sampler, "calls": way.calls, **told}
-        facts |= {"samples": args.samples, "floor": real.fid, "floor_is": real.inception_score, "rows": rows}
+        facts = {"weights": args.weights, "sampler": args.sampler or experiment.config.sampler, "calls": calls, **told}
+        facts |= {"samples": args.samples, "floor": real["fid"], "floor_is": real["inception_score"], "rows": rows}
         facts |= {"nearest": nearest.mean().item(), "nearest_of_real": usual.mean().item()}
         old = args.out.read_bytes() if args.out.exists() else b""
         checkpoint.write_atomically(args.out, lambda file: file.write(old + json.dumps(facts).encode() + b"\n"))
         print(f"appended to {args.out}")
 
 
-def told_in(row: dict) -> list[str]:
+def drawn(experiment: Experiment, labels: Tensor | None, seed: int, args: argparse.Namespace, **how: Any) -> Tensor:
+    """args.samples images (N, C, H, W) of a seed."""
+    parts, device = [], next(experiment.denoiser.parameters()).device
+    with tqdm(total=args.samples, unit="image", desc=f"seed {seed}", leave=False) as bar:
+        for index in torch.arange(args.samples, device=device).split(args.batch_size):
+            cond = None if labels is None else labels[index]
+            parts.append(last(trajectory(experiment, index, seed, labels=cond, **how)))
+            bar.update(len(index))
+    return torch.cat(parts)
+
+
+def measured(images: Tensor, labels: Tensor | None, reference: Reference) -> dict[str, Any]:
+    """What there is to say of images beside their scores; of their labels only if a classifier looks."""
+    row, eyes = coverage(images, reference)._asdict(), reference.extractor
+    if eyes.dataset == "ImageNet":
+        return row
+    seen = eyes(images)[1]
+    shares = torch.bincount(seen.argmax(1), minlength=seen.shape[1]) / len(images)
+    row |= {"labels": [round(each, 4) for each in shares.tolist()]}
+    return row if labels is None else row | {"agreement": agreement(eyes, images, labels)}
+
+
+def cells(row: dict[str, Any]) -> list[str]:
     """The cells of a table's line."""
     labels = row.get("labels")
     return [f"{row['fid']:.4f}", f"{row['inception_score']:.2f}", f"{row['kid']:.4f}",

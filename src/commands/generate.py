@@ -13,9 +13,9 @@ from commands.processes import open_device
 from diffusion import checkpoint, figures
 from diffusion.data import load
 from diffusion.errors import UserError
-from diffusion.experiment import SAMPLERS, answering, conditions, find_weights, load_weights, sampling, trajectory
+from diffusion.experiment import SAMPLERS, answering, conditions, sampling, trajectory
+from diffusion.model import load as load_model
 
-FOLDERS = [Path("weights"), *sorted(Path("runs").glob("*"))]
 WAYS = [name for known in SAMPLERS.values() for name in known]
 EXAMPLES = """examples:
   python src generate --weights unet --label 7 --count 64 --guidance-scale 2 --steps 10 --out grid.png
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     check(args)
     device = open_device(args.device)
-    experiment = load_weights(find_weights(args.weights, FOLDERS)).to(device)
+    experiment = load_model(args.weights, device).experiment
     how = {"sampler": args.sampler, "steps": args.steps, "variance": args.variance}
     steps = len(sampling(experiment, **how).times) - 1
     told = {"guidance_scale": args.guidance_scale, "interval": tuple(args.guidance_interval)}

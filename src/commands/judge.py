@@ -5,6 +5,7 @@ import functools
 import statistics
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from commands.laboratory import Laboratory
@@ -32,9 +33,21 @@ def add_measuring_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("scores")
     group.add_argument("--eval-samples", type=number(int, 2), default=1024, help="images a score is measured on")
     group.add_argument("--eval-seeds", type=number(int, 1), default=3, help="seeds of the final score, for its spread")
+    add_feature_options(group)
+
+
+def add_feature_options(group: argparse._ActionsContainer) -> None:
+    """What scores look through."""
     group.add_argument("--features", type=one_of("features", ["auto", *CLASSIFIERS, "inception"]), default="auto",
                        help="what FID and IS look through; auto is the classifier of the data set")  # fmt: skip
     group.add_argument("--inception-weights", type=Path, help="Inception's file, if it cannot be downloaded")
+
+
+def named_extractor(args: argparse.Namespace, dataset: str, device: torch.device) -> Extractor:
+    """What those options name."""
+    if args.features == "auto":
+        return extractor_for(dataset, WEIGHTS, device)
+    return extractor(args.features, WEIGHTS, args.inception_weights, device)
 
 
 class Judge:
@@ -45,10 +58,7 @@ class Judge:
         if args.eval_samples > len(lab.test):
             raise UserError(f"--eval-samples {args.eval_samples}: the floor is measured on as many test images, "
                             f"of which there are {len(lab.test)}")  # fmt: skip
-        if args.features == "auto":
-            self.extractor = extractor_for(lab.config.dataset, WEIGHTS, lab.device)
-        else:
-            self.extractor = extractor(args.features, WEIGHTS, args.inception_weights, lab.device)
+        self.extractor = named_extractor(args, lab.config.dataset, lab.device)
         seen = lambda parts: lab.progress(parts, "real images")
         with lab.accelerator.main_process_first():  # one looks at the real images, the others find it in the cache
             self.reference = Reference.of(self.extractor, lab.data.images, args.data_root / "cache", seen)

@@ -31,16 +31,8 @@ from diffusion.recipe import Plan
 from diffusion.training import LOOK_EVERY, Trainer
 
 FITTED = 20_000  # training images that a process learns its prior from
-RECIPE = (
-    "lr",
-    "batch_size",
-    "precision",
-    "seed",
-    "axis",
-    "order",
-    "noise",
-    "loss",
-)  # the settings that options may change
+# The settings that options may change.
+RECIPE = ("lr", "batch_size", "precision", "seed", "axis", "order", "noise", "loss")
 
 
 class Stopped(Exception):
@@ -103,7 +95,7 @@ class Laboratory:
         self.config = self._resolve(base)
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
             self.data = load(self.config.dataset, "train", args.data_root, self.device)
-            self.test = load(self.config.dataset, "test", args.data_root, self.device)
+            self.test = load(self.config.dataset, "test", args.data_root, self.device).shuffled()
         if self.config.classes not in (0, len(self.data.classes)):
             raise UserError(f"{self.config.dataset} has {len(self.data.classes)} labels: classes must be that or 0, "
                             f"not {self.config.classes}")  # fmt: skip

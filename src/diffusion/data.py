@@ -14,7 +14,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from math import prod
 from pathlib import Path
@@ -44,6 +44,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def shuffled(self, seed: int = 0) -> "Dataset":
+        """In a random order: the first images of a file need not be like the rest; those of MNIST's tests are not."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.images.device)
+        return replace(self, images=self.images[order], labels=self.labels[order])
 
 
 class Batch(NamedTuple):

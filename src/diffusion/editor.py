@@ -97,11 +97,13 @@ class Editor:
         return self.invert(end[None], label, **{key: value for key, value in how.items() if key != "sampler"})[0]
 
     def _checked(self, images: Tensor) -> Tensor:
-        shape = self.experiment.config.shape
-        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
-            raise UserError(
-                f"images of shape {tuple(images.shape)}: this model needs (B, {', '.join(map(str, shape))})"
-            )
-        if images.dtype == torch.uint8:
-            return images.to(self._device) / 255
-        return images.to(self._device)
+        images = fitting(images, self.experiment)
+        return images / 255 if images.dtype == torch.uint8 else images
+
+
+def fitting(images: Tensor, experiment: Experiment) -> Tensor:
+    """The images on the experiment's device; UserError if their shape is not the one its network is made for."""
+    shape = experiment.config.shape
+    if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+        raise UserError(f"images of shape {tuple(images.shape)}: this model needs (B, {', '.join(map(str, shape))})")
+    return images.to(next(experiment.denoiser.parameters()).device)

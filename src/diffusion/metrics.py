@@ -198,7 +198,7 @@ def neighbours(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def floor(images: Tensor, reference: Reference, n: int | None = None, **how: Any) -> Scores:
-    """The score of the first n real images of the test split: what a perfect generator would get with n samples."""
+    """The score of n real images of the shuffled test split: what a perfect generator would get with as many."""
     return score(images[:n], reference, **how)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.config import Config, checked
-from diffusion.editor import Editor
+from diffusion.editor import Editor, fitting
 from diffusion.errors import UserError
 from diffusion.experiment import Experiment, answering, build, conditions, find_weights, load_weights, trajectory
 from diffusion.likelihood import bits_per_dim, dequantise, log_likelihood
@@ -73,7 +73,7 @@ class Model:
             draws.append(source(like))
             return draws[-1]
 
-        x_t = self.experiment.process.degrade(self.experiment.codec.encode(self._images(images)), t, noise)
+        x_t = self.experiment.process.degrade(self.experiment.codec.encode(fitting(images, self.experiment)), t, noise)
         return x_t, draws[0] if draws else torch.zeros_like(x_t)  # zeros: a process that adds none
 
     @torch.no_grad()
@@ -96,7 +96,7 @@ class Model:
 
         uint8, or in [0, 1] and rounded to 256 levels; each level is spread over its bin. Song et al. (2021b).
         """
-        images = self._images(images)
+        images = fitting(images, self.experiment)
         levels = images if images.dtype == torch.uint8 else (images * 255).round().byte()
         index = torch.arange(len(images), device=self.device)
         cond = {} if label is None else conditions(self.experiment, index, label)
@@ -136,14 +136,6 @@ class Model:
             raise UserError("t is one time in [0, 1] or one for each image: 0 clean, 1 fully degraded, "
                             f"0.5 is step 500 of 1000; not {t.tolist()}")  # fmt: skip
         return t.expand(count)
-
-    def _images(self, images: Tensor) -> Tensor:
-        shape = self.config.shape
-        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
-            raise UserError(
-                f"images of shape {tuple(images.shape)}: this model needs (B, {', '.join(map(str, shape))})"
-            )
-        return images.to(self.device)
 
 
 def load(name: str, device: torch.device | str = "cpu") -> Model:
