@@ -32,9 +32,9 @@ CNN, UNET = COLD["default_28"].replace(noise=0.0, sampler="alg2"), COLD["cold_un
 # name -> config, ways back (sampler, how many steps before the end it begins)
 GROUPS = {
     "cnn": {
-        "original: t < T only": (CNN, [("direct", 0), ("alg2", 0), ("alg2", 1)]),
+        "original: t < T only": (CNN, [("direct", 0), ("alg2", 0), ("alg2", 1), ("alg1", 0), ("alg1", 1)]),
         "t = T trained": (CNN, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
-        "noise 0.15 (of 2)": (CNN.replace(noise=0.075), [("direct", 0), ("alg2", 0), ("alg1", 0)]),
+        "noise 0.15 (of 2)": (COLD["default_28"], [("direct", 0), ("alg2", 0), ("alg1", 0)]),
     },
     "unet": {
         "no noise": (UNET.replace(noise=0.0), [("direct", 0), ("alg2", 0), ("alg1", 0)]),

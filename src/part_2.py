@@ -19,9 +19,8 @@ def parser() -> Parser:
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained model and its samples")
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", COLD), help=f"one of {', '.join(COLD)}")
     p.add_argument("axis", metavar="AXIS", type=one_of("axis", ["row", "col"]), help="row or col: what is averaged")
-    p.add_argument(
-        "--noise", type=number(float, 0, 10), help="on averaged images, in units of x (default: the preset's)"
-    )
+    p.add_argument("--noise", type=number(float, 0, 10),
+                   help="on averaged images, in units of x (default: the preset's; 0 is the coursework's)")  # fmt: skip
     p.add_argument("--order", type=one_of("order", ORDERS), help="in which lines are averaged (default: random)")
     p.add_argument("--loss", type=one_of("loss", LOSSES), help="l2 or l1 (default: l2)")
     add_training_options(p)

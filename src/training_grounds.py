@@ -22,9 +22,8 @@ def parser() -> Parser:
     p.add_argument(
         "axis", metavar="AXIS", nargs="?", type=one_of("axis", ["row", "col"]), help="of cold diffusion only"
     )
-    p.add_argument(
-        "--noise", type=number(float, 0, 10), help="on averaged images, in units of x (default: the preset's)"
-    )
+    p.add_argument("--noise", type=number(float, 0, 10),
+                   help="on averaged images, in units of x (default: the preset's; 0 is the coursework's)")  # fmt: skip
     p.add_argument("--order", type=one_of("order", ORDERS), help="in which lines are averaged (default: random)")
     add_training_options(p)
     return p

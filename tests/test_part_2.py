@@ -71,7 +71,7 @@ def test_generate_restores_test_images_and_draws_new_ones(finished, tmp_path):
 
 def test_the_fitted_prior_travels_with_the_weights(finished):
     experiment = load_weights(finished[0] / "runs/custom_row_default_7/custom_mnist_1_row_default_7.pth")
-    like = torch.empty(500, 1, 28, 28)
+    experiment.process.noise, like = 0.0, torch.empty(500, 1, 28, 28)
     x_1 = experiment.process.prior(like, Noise(0, torch.arange(500)))
     torch.testing.assert_close(experiment.process.degrade(x_1, torch.tensor(1.0)), x_1)  # averaged already
     assert 0.09 < experiment.codec.decode(x_1).mean() < 0.18  # MNIST's mean grey is 0.13

@@ -42,7 +42,7 @@ def read(content: dict[str, Tensor], stem: str) -> dict[str, Any]:
     if axis:
         order = content[ORDERS[axis]].long()
         order = order.reshape(len(order), -1)  # (T, lines per group)
-        config = preset(COLD, match["preset"]).replace(axis=axis, hidden=hidden, timesteps=len(order))
+        config = preset(COLD, match["preset"]).replace(axis=axis, hidden=hidden, timesteps=len(order), noise=0.0)
         process = {"rank": rank_of(order)}
     else:
         config = preset(DDPM, match["preset"]).replace(
