@@ -6,7 +6,7 @@ INTACT := $(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/d
 # The first Python that is new enough; PYTHON=/path/to/python on the command line chooses another.
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do $$each $(MODERN) && echo $$each && break; done)
 
-.PHONY: help demo test slow lint benchmark rebuild
+.PHONY: help demo test weights slow lint benchmark rebuild
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -16,6 +16,9 @@ demo: .venv/.installed  ## train the default DDPM for one epoch on MNIST and dra
 
 test: .venv/.installed  ## the fast tests; ARGS="-k sampler" passes options on to pytest
 	@$(RUN) -m pytest $(ARGS)
+
+weights: .venv/.installed  ## train, score and store all that is shipped and not there; ARGS="--only default"
+	@$(RUN) src weights $(ARGS)
 
 slow: .venv/.installed  ## the tests that take minutes
 	@$(RUN) -m pytest -m slow $(ARGS)

@@ -7,7 +7,7 @@ python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoc
 import torch
 
 from commands.judge import Judge, add_measuring_options, add_sampling_options, table
-from commands.laboratory import Laboratory, add_training_options, stoppable
+from commands.laboratory import Laboratory, add_training_options, coursework_names, stoppable
 from commands.options import Parser, number, one_of, run
 from diffusion import figures
 from diffusion.config import DDPM, preset
@@ -27,9 +27,8 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
-    lab = Laboratory(
-        preset(DDPM, args.preset), args, f"DDPM_{args.preset}", f"ddpm_{{dataset}}_{{epoch}}_{args.preset}.pth"
-    )
+    base = preset(DDPM, args.preset)
+    lab = Laboratory(base, args, *coursework_names(base))
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge = Judge(lab)

@@ -4,7 +4,7 @@ python src/part_2.py 2 default_28 row      default_7, default_28, more_capacity,
 """
 
 from commands.judge import Judge, add_measuring_options, add_sampling_options, likeness_table, table
-from commands.laboratory import Laboratory, add_training_options, stoppable
+from commands.laboratory import Laboratory, add_training_options, coursework_names, stoppable
 from commands.options import Parser, number, one_of, run
 from diffusion import figures
 from diffusion.averaging import ORDERS
@@ -33,8 +33,8 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
-    name = f"{args.axis}_{args.preset}"
-    lab = Laboratory(preset(COLD, args.preset), args, f"custom_{name}", f"custom_{{dataset}}_{{epoch}}_{name}.pth")
+    base, name = preset(COLD, args.preset).replace(axis=args.axis), f"{args.axis}_{args.preset}"
+    lab = Laboratory(base, args, *coursework_names(base))
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge, originals = Judge(lab), lab.test.images

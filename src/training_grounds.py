@@ -4,7 +4,7 @@ python src/training_grounds.py 5 default False         part 1, a DDPM
 python src/training_grounds.py 5 default_28 True row   part 2, cold diffusion of rows
 """
 
-from commands.laboratory import Laboratory, add_training_options, stoppable
+from commands.laboratory import Laboratory, add_training_options, coursework_names, stoppable
 from commands.options import Parser, number, one_of, run
 from diffusion.averaging import ORDERS
 from diffusion.config import COLD, DDPM, preset
@@ -38,10 +38,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("cold diffusion needs an AXIS, row or col, after True")
     if args.axis and not cold:
         raise UserError(f"a DDPM has no axis: leave {args.axis!r} out, or say True for cold diffusion")
-    kind, words = (f"custom_{args.axis}", f"{args.axis}_") if cold else ("DDPM", "")
     base = preset(COLD if cold else DDPM, args.preset)
-    weights = f"{'custom' if cold else 'ddpm'}_{{dataset}}_{{epoch}}_{words}{args.preset}.pth"
-    lab = Laboratory(base, args, f"{kind}_{args.preset}", weights)
+    base = base.replace(axis=args.axis) if cold else base
+    lab = Laboratory(base, args, *coursework_names(base))
 
     # --- Train ---
     for epoch in lab.epochs(args.epochs):

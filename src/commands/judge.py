@@ -13,7 +13,7 @@ from commands.options import number, one_of
 from diffusion.errors import UserError
 from diffusion.experiment import SAMPLERS
 from diffusion.extractor import CLASSIFIERS, Extractor, extractor, extractor_for
-from diffusion.metrics import Likeness, Reference, Scores, floor, likeness, score
+from diffusion.metrics import Likeness, Reference, Scores, agreement, floor, likeness, score
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
@@ -74,6 +74,10 @@ class Judge:
     def score(self, images: Tensor) -> Scores:
         """Of this process's share of the images; every process must call."""
         return score(images, self.reference)
+
+    def agreement(self, images: Tensor, labels: Tensor) -> float:
+        """The share of this process's images that show the first of `labels`; every process must call."""
+        return agreement(self.classifier, images, self.lab.share(labels[: self.lab.args.eval_samples]))
 
     def likeness(self, images: Tensor) -> Likeness:
         """Of this process's share of restored test images to the first test images; every process must call."""

@@ -77,6 +77,14 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--save-every", type=number(float, 0), default=60, help="seconds between saves in an epoch")
 
 
+def coursework_names(config: Config) -> tuple[str, str]:
+    """The coursework's name for the run of a preset, and for its weight files by {dataset} and {epoch}."""
+    if config.process == "averaging":
+        name = f"{config.axis}_{config.preset}"
+        return f"custom_{name}", f"custom_{{dataset}}_{{epoch}}_{name}.pth"
+    return f"DDPM_{config.preset}", f"ddpm_{{dataset}}_{{epoch}}_{config.preset}.pth"
+
+
 class Laboratory:
     """A run of a Config: trains epoch by epoch, keeps state, weights and scores in runs/{name}/."""
 
@@ -186,19 +194,21 @@ class Laboratory:
         originals: Tensor | None = None,
         labels: Tensor | None = None,
         guidance_scale: float = 1.0,
+        experiment: Experiment | None = None,
         **how: Any,
     ) -> Tensor:
-        """This process's share of `count` samples of the averaged weights (n, C, H, W) in [0, 1].
+        """This process's share of `count` samples (n, C, H, W) in [0, 1] of an experiment, or of the averaged weights.
 
         Those of `originals`, if given, begin at what is left of the first `count` of them; `labels` are also of all.
         """
+        experiment = experiment or self.averaged
         index = self.share(torch.arange(count, device=self.device))
         parts = [torch.empty(0, *self.config.shape, device=self.device)]
-        with self.bar(len(index) * len(sampling(self.experiment, **how).times), text, unit="step") as bar:
+        with self.bar(len(index) * len(sampling(experiment, **how).times), text, unit="step") as bar:
             for part in index.split(256):
                 begin, told = (None if each is None else each[part] for each in (originals, labels))
                 told = {"labels": told, "guidance_scale": guidance_scale}
-                for images in trajectory(self.averaged, part, seed, begin, **told, **how):
+                for images in trajectory(experiment, part, seed, begin, **told, **how):
                     bar.update(len(images))
                 parts.append(images)
         return torch.cat(parts)

@@ -1,0 +1,71 @@
+"""weights/README.md, written from the weight files alone."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from diffusion import checkpoint
+from diffusion.experiment import load_weights
+
+HEADS = ("file", "epochs", "parameters", "loss", "N × seeds", "FID", "inception score", "label seen", "restored FID",
+         "sha256")  # fmt: skip
+EYES = ("file", "what", "parameters", "measured", "sha256")
+ABOUT = """\
+Made by `make weights`; `python src weights --table` writes this page from the files. The number in a name is that of
+its finished epochs, 0 is untrained. Files hold half precision, are loaded as float32 and were scored so; denoisers are
+moving averages. Mean ± sd over sampling seeds of one training, sampled in the file's own way, against the 60,000
+training images, through the MNIST classifier {eyes}. Real test images score {floors}.
+Restored: test images from their averages, by one prediction, Algorithm 1 and Algorithm 2 of Bansal et al. (2022)."""
+
+
+def catalogue(folder: Path) -> str:
+    """The page for every weight file in the folder."""
+    paths = sorted(folder.glob("*.pth"), key=_place)
+    eyes = [path for path in paths if path.stem.startswith("classifier_")]
+    scores = [checkpoint.load(path)["about"]["scores"] for path in paths if path not in eyes]
+    floors = sorted({(each["n"], each["floor"]) for each in scores})
+    about = ABOUT.format(eyes=", ".join(sorted({f"`{each['sha256'][:16]}`" for each in scores})),
+                         floors=", ".join(f"{fid:.3f} at N = {n:,}" for n, fid in floors))  # fmt: skip
+    models = _table(HEADS, [_model(path) for path in paths if path not in eyes])
+    return f"# Weights\n\n{models}\n{about}\n\n{_table(EYES, map(_eye, eyes))}"
+
+
+def _model(path: Path) -> list[str]:
+    experiment = load_weights(path)
+    about, scores = experiment.about, experiment.about["scores"]
+    spread = lambda key, form: " ± ".join(format(scores[k], form) for k in (key, f"{key}_sd") if k in scores)
+    back = scores.get("restored", {})
+    return [
+        f"`{path.name}`",
+        f"{about['epoch']:.4g}",
+        f"{sum(each.numel() for each in experiment.denoiser.network.parameters()) / 1e6:.2f} M",
+        "–" if about.get("loss") is None else f"{about['loss']:.4f}",
+        f"{scores['n']:,} × {scores['seeds']}",
+        spread("fid", ".3f" if scores["fid"] < 0.5 else ".2f"),
+        spread("inception_score", ".2f"),
+        f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
+        ", ".join(f"{back[way]['fid']:.1f}" for way in ("direct", "alg1", "alg2")) if back else "–",
+        _digest(path),
+    ]
+
+
+def _eye(path: Path) -> list[str]:
+    content = checkpoint.load(path)
+    made = f"`python src train-classifier --dataset {content['dataset']}`: what scores look through"
+    size = f"{sum(value.numel() for value in content['state'].values()) / 1e6:.2f} M"
+    return [f"`{path.name}`", made, size, f"{content['accuracy']:.2%} of {content['n_test']:,} test images",
+            _digest(path)]  # fmt: skip
+
+
+def _table(heads, rows) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, ["---"] * len(heads), *rows))
+
+
+def _digest(path: Path) -> str:
+    return f"`{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}`"
+
+
+def _place(path: Path) -> tuple[str, int]:
+    """Families one after another, each by epoch."""
+    match = re.fullmatch(r"(?P<kind>[a-z]+_[a-z]+)_(?P<epoch>\d+)_(?P<name>\w+)", path.stem)
+    return (f"{match['kind']}_{match['name']}", int(match["epoch"])) if match else (path.stem, 0)
