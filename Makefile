@@ -6,7 +6,7 @@ INTACT := $(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/d
 # The first Python that is new enough; PYTHON=/path/to/python on the command line chooses another.
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do $$each $(MODERN) && echo $$each && break; done)
 
-.PHONY: help demo test weights slow lint benchmark rebuild
+.PHONY: help demo test weights slow lint benchmark report rebuild
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,13 @@ lint: .venv/.installed  ## ruff's checks and formatting, changing nothing
 
 benchmark: .venv/.installed  ## training speed of each preset against a textbook loop
 	@PYTHONPATH=src $(RUN) benchmarks/training.py
+
+report: .venv/.installed  ## Report/report.pdf, its numbers and pictures from the runs' JSON and the weights (needs TeX)
+	@command -v latexmk >/dev/null && kpsewhich booktabs.sty natbib.sty >/dev/null || { \
+	  echo "TeX is needed (on Debian and Ubuntu: apt install latexmk texlive-latex-recommended texlive-fonts-recommended)" >&2; exit 1; }
+	@PYTHONPATH=src $(RUN) Report/figures.py $(ARGS)
+	@cd Report && latexmk -pdf -interaction=nonstopmode -halt-on-error -quiet report.tex >/dev/null || { tail -n 30 report.log >&2; exit 1; }
+	@echo "wrote Report/report.pdf"
 
 # .unfinished becomes .installed only when pip is done, so an install that was killed is begun again from nothing. A venv
 # that lost its Python is made anew; one that somebody made by hand is kept and only given what it lacks.
