@@ -90,7 +90,7 @@ DDPM = {  # part 1: the coursework's five, and one of ours; scores are in the RE
     "ddpm_unet":     Config("ddpm_unet", schedule="rectified", target="velocity", lr=1e-3,
                             network="unet", hidden=(48, 96), pixel_range=(-1, 1)),
 }
-COLD = {  # part 2, for either axis; with noise 0, as the coursework has it, all samples look alike
+COLD = {  # part 2, for either axis; with noise 0, which is the coursework's, what the CNN draws looks alike
     "default_7":     Config("default_7", process="averaging", target="x_0", timesteps=7, noise=0.075),
     "default_28":    Config("default_28", process="averaging", target="x_0", timesteps=28, noise=0.075),
     "more_capacity": Config("more_capacity", process="averaging", target="x_0", timesteps=7, noise=0.075, hidden=WIDE),
