@@ -158,6 +158,17 @@ def test_a_mistake_is_one_sentence(model, digits, mistake, sentence):
     assert "\n" not in str(error.value)
 
 
+def test_a_cold_model_restores_a_digit_from_its_averages_and_a_hot_one_draws_another(model, digits):
+    digits, _ = digits
+    error = lambda images, others: (images - others).square().mean((1, 2, 3)).sqrt().mean()
+    cold = load("custom_mnist_8_row_cold_unet")
+    for way in ("direct", "alg1", "alg2"):
+        back = cold.restore(digits, sampler=way)
+        assert error(back, digits) < 0.8 * error(back, digits.roll(1, 0))
+    hot = lambda images: model.restore(images, steps=3, sampler="ddim")
+    assert torch.equal(hot(digits), hot(digits.flip(0)))  # nothing was left
+
+
 def test_a_cold_model_knows_no_labels_and_no_noise():
     model = load("custom_mnist_8_row_cold_unet")
     with pytest.raises(UserError, match="know no labels"):

@@ -57,7 +57,7 @@ FAMILIES = {  # in the order they are made
     "more_capacity_col": cold("more_capacity", "col", (80,)),
     "ddpm_unet": coursework(DDPM["ddpm_unet"], (5,)),
     "cold_unet_row": cold("cold_unet", "row", (8,)),
-    "cold_unet_col": cold("cold_unet", "col", (8,)),
+    "cold_unet_col": cold("cold_unet", "col", (12,)),
     "unet": Family(GUIDED["unet"], "unet", "unet.pth", steps=9000, samples=10_000),
 }
 

@@ -76,6 +76,15 @@ class Model:
         x_t = self.experiment.process.degrade(self.experiment.codec.encode(fitting(images, self.experiment)), t, noise)
         return x_t, draws[0] if draws else torch.zeros_like(x_t)  # zeros: a process that adds none
 
+    def restore(self, images: Tensor, seed: int = 0, **how: Any) -> Tensor:
+        """Images (B, C, H, W) degraded all the way and brought back, `how` as in `sample`.
+
+        A cold model has their averages to go by; of a Gaussian one nothing is left, and it draws new images.
+        """
+        images = fitting(images, self.experiment)
+        index = torch.arange(len(images), device=self.device)
+        return last(trajectory(self.experiment, index, seed, images, **how))
+
     @torch.no_grad()
     def denoise(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None = None, **how: Any) -> Tensor:
         """The images that the model sees behind x_t, its estimate of x_0; without a label it is told none."""
