@@ -17,12 +17,12 @@ import torch
 from diffusion import checkpoint
 from diffusion.classifier import FEATURES
 from diffusion.config import COLD, DDPM, GUIDED, Config, checked
+from diffusion.coursework import NAME
 from diffusion.experiment import build, sampling
 
 ROOT = Path(__file__).parents[1]
 RESULTS, WEIGHTS = ROOT / "Report" / "results", ROOT / "weights"
 DASH = "--"
-FAMILY = re.compile(r"(?:ddpm_mnist_(?P<e1>\d+)|custom_mnist_(?P<e2>\d+)_(?P<axis>row|col))_(?P<preset>\w+)")
 
 # --- What was measured ---
 
@@ -60,7 +60,7 @@ def shipped() -> list[Shipped]:
     for path in sorted(WEIGHTS.glob("*.pth")):
         content = checkpoint.load(path)
         if isinstance(content, dict) and str(content.get("format", "")).startswith("cold_dif_model"):
-            named, config, about = FAMILY.fullmatch(path.stem), checked(content["config"]), content["about"]
+            named, config, about = NAME.fullmatch(path.stem), checked(content["config"]), content["about"]
             family = " ".join(filter(None, [named["axis"], named["preset"]])) if named else path.stem
             found.append(Shipped(path, family, about.get("epoch", 0), config, about))
     place = lambda each: (each.config.process != "gaussian", each.config.axis, each.family, each.epoch)

@@ -1,10 +1,11 @@
 """weights/README.md, written from the weight files alone."""
 
 import hashlib
-import re
 from pathlib import Path
 
+from commands.judge import WAYS
 from diffusion import checkpoint
+from diffusion.coursework import NAME
 from diffusion.experiment import load_weights
 
 HEADS = ("file", "epochs", "parameters", "loss", "N × seeds", "FID", "inception score", "label seen", "restored FID",
@@ -44,7 +45,7 @@ def _model(path: Path) -> list[str]:
         spread("fid", ".3f" if scores["fid"] < 0.5 else ".2f"),
         spread("inception_score", ".2f"),
         f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
-        ", ".join(f"{back[way]['fid']:.1f}" for way in ("direct", "alg1", "alg2")) if back else "–",
+        ", ".join(f"{back[way]['fid']:.1f}" for way in WAYS) if back else "–",
         _digest(path),
     ]
 
@@ -67,5 +68,6 @@ def _digest(path: Path) -> str:
 
 def _place(path: Path) -> tuple[str, int]:
     """Families one after another, each by epoch."""
-    match = re.fullmatch(r"(?P<kind>[a-z]+_[a-z]+)_(?P<epoch>\d+)_(?P<name>\w+)", path.stem)
-    return (f"{match['kind']}_{match['name']}", int(match["epoch"])) if match else (path.stem, 0)
+    match = NAME.fullmatch(path.stem)
+    epoch = match and (match["e1"] or match["e2"])
+    return (path.stem.replace(f"_{epoch}_", "_", 1), int(epoch)) if match else (path.stem, 0)

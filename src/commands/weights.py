@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from commands.catalogue import catalogue
-from commands.judge import WEIGHTS, Judge, add_measuring_options
+from commands.judge import WAYS, WEIGHTS, Judge, add_measuring_options
 from commands.laboratory import Laboratory, coursework_names, stoppable
 from commands.options import Parser, one_of
 from diffusion import checkpoint
@@ -16,11 +16,10 @@ from diffusion.metrics import Likeness, Scores
 from diffusion.recipe import Plan
 
 EXAMPLES = """examples:
-  python src weights                            all of them: minutes on a GPU, a night on a CPU
+  python src weights                            all of them: on two CPU cores an hour or more for most, days in all
   python src weights --only default unet        two families
   python src weights --table                    no training: write weights/README.md anew
 """
-WAYS = ("direct", "alg1", "alg2")  # back from fully averaged test images
 
 
 class Family(NamedTuple):
