@@ -23,8 +23,9 @@ from torch import Tensor
 
 from diffusion.config import COLD, DDPM
 from diffusion.data import Dataset, load
-from diffusion.experiment import Experiment, build, degraded, load_weights, trajectory
+from diffusion.experiment import Experiment, build, load_weights
 from diffusion.extractor import extractor_for
+from diffusion.generation import degraded, trajectory
 from diffusion.metrics import Reference, floor
 from diffusion.sampler import last
 

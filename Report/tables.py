@@ -18,7 +18,8 @@ from diffusion import checkpoint
 from diffusion.classifier import FEATURES
 from diffusion.config import COLD, DDPM, GUIDED, Config, checked
 from diffusion.coursework import NAME
-from diffusion.experiment import build, sampling
+from diffusion.experiment import build
+from diffusion.generation import sampling
 
 ROOT = Path(__file__).parents[1]
 RESULTS, WEIGHTS = ROOT / "Report" / "results", ROOT / "weights"

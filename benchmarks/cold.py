@@ -21,8 +21,9 @@ from diffusion.averaging import Averaging
 from diffusion.config import COLD, DDPM
 from diffusion.data import load
 from diffusion.denoiser import Clipped
-from diffusion.experiment import build, sampling
+from diffusion.experiment import build
 from diffusion.extractor import extractor_for
+from diffusion.generation import sampling
 from diffusion.metrics import Reference, floor, likeness, score
 from diffusion.noise import Noise
 from diffusion.sampler import last

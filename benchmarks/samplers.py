@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from commands.processes import open_device
 from diffusion.data import load
-from diffusion.experiment import SAMPLERS, find_weights, load_weights, sampling, trajectory
+from diffusion.experiment import find_weights, load_weights
 from diffusion.extractor import extractor_for
+from diffusion.generation import SAMPLERS, samples, sampling
 from diffusion.metrics import Reference, agreement, floor, score
-from diffusion.sampler import last
 
 
 def main():
@@ -47,12 +47,12 @@ def main():
         cells = []
         for calls in args.calls:
             steps = (calls + 1) // 2 if name == "heun" else calls  # 2 steps - 1 calls: 5, 9, 19, 49
-            way, began, parts = sampling(experiment, name, steps), time.perf_counter(), []
-            for index in tqdm(torch.arange(args.samples, device=device).split(250), leave=False):
-                how = {"sampler": name, "steps": steps, "guidance_scale": args.guidance_scale}
-                cond = None if labels is None else labels[index]
-                parts.append(last(trajectory(experiment, index, args.seed, labels=cond, **how)))
-            images, seconds = torch.cat(parts), time.perf_counter() - began
+            way, began = sampling(experiment, name, steps), time.perf_counter()
+            how = {"sampler": name, "steps": steps, "guidance_scale": args.guidance_scale, "labels": labels}
+            index = torch.arange(args.samples, device=device)
+            with tqdm(total=args.samples * len(way.times), leave=False) as bar:
+                images = samples(experiment, index, args.seed, tick=bar.update, **how)
+            seconds = time.perf_counter() - began
             fid = score(images, reference).fid
             agree = None if labels is None else agreement(eyes, images, labels)
             cells.append(f"{fid:.3f}" + ("" if agree is None else f" ({agree:.1%})"))

@@ -20,7 +20,8 @@ from peers import DIMS, WIDTHS, Race
 
 from commands.processes import computes_bf16, open_device
 from diffusion.config import GUIDED
-from diffusion.experiment import build, trajectory
+from diffusion.experiment import build
+from diffusion.generation import trajectory
 
 
 def our_draw(e, sampler, args, device):

@@ -28,7 +28,6 @@ import math
 import statistics
 import sys
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,8 +40,9 @@ from torch.nn import functional as F
 from commands.processes import computes_bf16, open_device
 from diffusion.config import GUIDED
 from diffusion.data import load
-from diffusion.experiment import Experiment, build, save_weights, trajectory
+from diffusion.experiment import Experiment, build, save_weights
 from diffusion.extractor import extractor_for
+from diffusion.generation import samples
 from diffusion.metrics import Reference, agreement, floor, score
 from diffusion.training import Trainer
 
@@ -124,10 +124,8 @@ class Ours(Contender):
     def draw(self, labels, sampler):
         """Images (N, 1, 28, 28) in [0, 1] of the labels (N,)."""
         how = {"seed": self.seed, "sampler": sampler, "steps": self.args.calls}
-        parts = torch.arange(len(labels), device=self.device).split(AT_ONCE)
-        return torch.cat(
-            [deque(trajectory(self.experiment, i, labels=labels[i], **how), maxlen=1).pop() for i in parts]
-        )
+        index = torch.arange(len(labels), device=self.device)
+        return samples(self.experiment, index, labels=labels, batch_size=AT_ONCE, **how)
 
 
 class Peer(Contender):

@@ -21,6 +21,7 @@ FLOORS = [
     "sampler guidance training metrics",
     "editing likelihood",
     "experiment figures",
+    "generation",
     "editor",
     "model",
 ]

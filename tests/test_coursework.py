@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from diffusion.errors import UserError
-from diffusion.experiment import find_weights, load_weights, trajectory
+from diffusion.experiment import find_weights, load_weights
+from diffusion.generation import trajectory
 from diffusion.noise import Noise
 
 T, HIDDEN = 20, (4, 6, 4)

@@ -15,7 +15,8 @@ from diffusion.config import Config
 from diffusion.data import Dataset, batches
 from diffusion.denoiser import TARGETS, GaussianDenoiser
 from diffusion.errors import UserError
-from diffusion.experiment import answering, build, conditions, trajectory
+from diffusion.experiment import build
+from diffusion.generation import answering, conditions, trajectory
 from diffusion.guidance import Guided
 from diffusion.networks import UNet
 from diffusion.process import Gaussian

@@ -154,7 +154,7 @@ def test_the_courseworks_cold_state_dicts_load_and_restore(tmp_path, axis, key, 
     loaded = load_weights(path)
     assert loaded.about["epoch"] == 80 and loaded.config.axis == axis and loaded.config.timesteps == groups
 
-    from diffusion.experiment import trajectory
+    from diffusion.generation import trajectory
 
     images = torch.rand(2, 1, 28, 28)
     *_, ours = trajectory(loaded, torch.arange(2), originals=images, clip=False)

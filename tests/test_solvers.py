@@ -8,7 +8,8 @@ from oracles import Counting, Impulses, M, S, flow, gaussian, law, log_snr_times
 
 from diffusion.config import Config
 from diffusion.denoiser import Clipped
-from diffusion.experiment import SAMPLERS, build, sampling
+from diffusion.experiment import build
+from diffusion.generation import SAMPLERS, sampling
 from diffusion.process import Gaussian
 from diffusion.sampler import heun, last, multistep, sample
 from diffusion.schedule import Cosine, LinearBeta, Rectified

@@ -9,8 +9,9 @@ from commands import laboratory, weights
 from commands.catalogue import catalogue
 from diffusion import checkpoint, data
 from diffusion.config import COLD, DDPM
-from diffusion.experiment import load_weights, trajectory
+from diffusion.experiment import load_weights
 from diffusion.extractor import extractor_for
+from diffusion.generation import trajectory
 from diffusion.metrics import Reference, score
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from commands.processes import open_device
 from diffusion import figures
 from diffusion.data import load as load_data
 from diffusion.errors import UserError
-from diffusion.experiment import Way, sampling, trajectory
+from diffusion.generation import Way, sampling, trajectory
 from diffusion.model import Model, load
 
 FORWARD = (0, 250, 500, 750, 999)  # of 1000 steps

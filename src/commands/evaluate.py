@@ -1,6 +1,5 @@
 """Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers."""
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -16,10 +15,9 @@ from commands.processes import open_device
 from diffusion import checkpoint, figures
 from diffusion.data import load
 from diffusion.errors import UserError
-from diffusion.experiment import Experiment, answering, sampling, trajectory
+from diffusion.generation import answering, samples, sampling
 from diffusion.metrics import Reference, agreement, coverage, floor, neighbours, score
 from diffusion.model import load as load_model
-from diffusion.sampler import last
 
 LINE = "{:<22}{:>10}{:>8}{:>9}{:>11}{:>11}{:>8}{:>14}".format
 EXAMPLES = """examples:
@@ -58,7 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     dataset = experiment.config.dataset
     how = {"sampler": args.sampler, "steps": args.steps}
     told = {"guidance_scale": args.guidance_scale, "interval": tuple(args.interval)}
-    calls = sampling(experiment, **how).calls
+    way = sampling(experiment, **how)
+    calls, steps = way.calls, len(way.times) - 1
     answering(experiment, **told)  # a wrong scale is refused now
     data = load(dataset, "train", args.data_root, device)
     test = load(dataset, "test", args.data_root, device).shuffled()
@@ -77,7 +76,9 @@ def main(argv: list[str] | None = None) -> None:
     for seed in range(args.seed, args.seed + args.seeds):
         labels = data.shuffled(seed).labels.repeat(-(-args.samples // len(data)))[: args.samples]
         labels = labels if experiment.config.classes else None
-        images = drawn(experiment, labels, seed, args, **told, **how)
+        with tqdm(total=args.samples * (steps + 1), unit="step", desc=f"seed {seed}", leave=False) as bar:
+            index = torch.arange(args.samples, device=device)
+            images = samples(experiment, index, seed, None, labels, args.batch_size, bar.update, **told, **how)
         rows.append({"seed": seed} | score(images, reference)._asdict() | measured(images, labels, reference))
         print(LINE(f"seed {seed}", *cells(rows[-1])), flush=True)
 
@@ -101,17 +102,6 @@ def main(argv: list[str] | None = None) -> None:
         old = args.out.read_bytes() if args.out.exists() else b""
         checkpoint.write_atomically(args.out, lambda file: file.write(old + json.dumps(facts).encode() + b"\n"))
         print(f"appended to {args.out}")
-
-
-def drawn(experiment: Experiment, labels: Tensor | None, seed: int, args: argparse.Namespace, **how: Any) -> Tensor:
-    """args.samples images (N, C, H, W) of a seed."""
-    parts, device = [], next(experiment.denoiser.parameters()).device
-    with tqdm(total=args.samples, unit="image", desc=f"seed {seed}", leave=False) as bar:
-        for index in torch.arange(args.samples, device=device).split(args.batch_size):
-            cond = None if labels is None else labels[index]
-            parts.append(last(trajectory(experiment, index, seed, labels=cond, **how)))
-            bar.update(len(index))
-    return torch.cat(parts)
 
 
 def measured(images: Tensor, labels: Tensor | None, reference: Reference) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from commands.processes import open_device
 from diffusion import checkpoint, figures
 from diffusion.data import load
 from diffusion.errors import UserError
-from diffusion.experiment import SAMPLERS, answering, conditions, sampling, trajectory
+from diffusion.generation import SAMPLERS, answering, conditions, samples, sampling
 from diffusion.model import load as load_model
 
 WAYS = [name for known in SAMPLERS.values() for name in known]
@@ -73,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     steps = len(sampling(experiment, **how).times) - 1
     told = {"guidance_scale": args.guidance_scale, "interval": tuple(args.guidance_interval)}
     answering(experiment, **told)  # a wrong scale or label is refused now
-    labels = conditions(experiment, torch.arange(args.count, device=device), args.label).get("cond")
+    index = torch.arange(args.count, device=device)
+    labels = conditions(experiment, index, args.label).get("cond")
     if labels is None and args.labels and not args.start == "test":
         raise UserError(f"--labels {args.labels}: {args.weights} knows no labels")
     test = load(experiment.config.dataset, "test", args.data_root, device) if args.start == "test" else None
@@ -81,19 +82,15 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--count {args.count}: there are only {len(test)} test images")
 
     # --- Sample ---
-    parts, index = [], torch.arange(args.count, device=device)
+    originals = test.images[: args.count] if test else None
+    told |= {"clip": not args.no_clip, "batch_size": args.batch_size}
     with tqdm(total=args.count * (steps + 1), unit="step", desc="sampling", leave=False) as bar:
-        for part in index.split(args.batch_size):
-            originals = test.images[part] if test else None
-            cond = None if labels is None else labels[part]
-            for images in trajectory(experiment, part, args.seed, originals, not args.no_clip, cond, **told, **how):
-                bar.update(len(images))
-            parts.append(images.cpu())
+        images = samples(experiment, index, args.seed, originals, labels, tick=bar.update, **told, **how)
 
     # --- Write ---
-    written = {args.out: torch.cat(parts)}
+    written = {args.out: images.cpu()}
     if test:
-        written |= {args.originals: test.images[: args.count].cpu() / 255}
+        written |= {args.originals: originals.cpu() / 255}
         labels = test.labels[: args.count]
     if labels is not None:
         written[args.labels] = labels.cpu()

@@ -11,8 +11,8 @@ from torch import Tensor
 from commands.laboratory import Laboratory
 from commands.options import number, one_of
 from diffusion.errors import UserError
-from diffusion.experiment import SAMPLERS
 from diffusion.extractor import CLASSIFIERS, Extractor, extractor, extractor_for
+from diffusion.generation import SAMPLERS
 from diffusion.metrics import Likeness, Reference, Scores, agreement, floor, likeness, score
 
 WEIGHTS = Path(__file__).parents[2] / "weights"

@@ -25,7 +25,8 @@ from diffusion import checkpoint, figures
 from diffusion.config import Config, checked
 from diffusion.data import DATASETS, load
 from diffusion.errors import UserError, unknown
-from diffusion.experiment import Experiment, build, degraded, sampling, save_weights, trajectory
+from diffusion.experiment import Experiment, build, save_weights
+from diffusion.generation import degraded, samples, sampling
 from diffusion.metrics import Scores
 from diffusion.recipe import Plan
 from diffusion.training import LOOK_EVERY, Trainer
@@ -203,15 +204,10 @@ class Laboratory:
         """
         experiment = experiment or self.averaged
         index = self.share(torch.arange(count, device=self.device))
-        parts = [torch.empty(0, *self.config.shape, device=self.device)]
+        told = {"originals": None if originals is None else originals[index], "guidance_scale": guidance_scale}
+        told["labels"] = None if labels is None else labels[index]
         with self.bar(len(index) * len(sampling(experiment, **how).times), text, unit="step") as bar:
-            for part in index.split(256):
-                begin, told = (None if each is None else each[part] for each in (originals, labels))
-                told = {"labels": told, "guidance_scale": guidance_scale}
-                for images in trajectory(experiment, part, seed, begin, **told, **how):
-                    bar.update(len(images))
-                parts.append(images)
-        return torch.cat(parts)
+            return samples(experiment, index, seed, tick=bar.update, **told, **how)
 
     def degraded(self, images: Tensor, t: float | Tensor) -> Tensor:
         """Images (B, C, H, W), uint8 or in [0, 1], degraded to times t, one or (B,); back in [0, 1]."""

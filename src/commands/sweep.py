@@ -22,7 +22,8 @@ from commands.standings import report
 from commands.trials import GRACE, Sweep
 from diffusion.config import DDPM, Config, checked
 from diffusion.errors import Failure, UserError
-from diffusion.experiment import build, sampling
+from diffusion.experiment import build
+from diffusion.generation import sampling
 
 # What --search may vary. Two numbers: anything between them, log-uniform; a list: one of it, by network if need be.
 # fmt: off

@@ -11,7 +11,7 @@ from commands.laboratory import Laboratory, add_training_options, stoppable
 from commands.options import Parser, number
 from diffusion import checkpoint, figures, recipe
 from diffusion.errors import UserError
-from diffusion.experiment import answering
+from diffusion.generation import answering
 from diffusion.recipe import PRESETS, Recipe
 
 EXAMPLES = """examples:

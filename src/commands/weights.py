@@ -11,7 +11,8 @@ from commands.laboratory import Laboratory, coursework_names, stoppable
 from commands.options import Parser, one_of
 from diffusion import checkpoint
 from diffusion.config import COLD, DDPM, GUIDED, Config
-from diffusion.experiment import Experiment, load_weights, sampling, save_weights
+from diffusion.experiment import Experiment, load_weights, save_weights
+from diffusion.generation import sampling
 from diffusion.metrics import Likeness, Scores
 from diffusion.recipe import Plan
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from diffusion import editing
 from diffusion.errors import UserError
-from diffusion.experiment import Experiment, Way, answering, conditions, sampling
+from diffusion.experiment import Experiment
+from diffusion.generation import Way, answering, conditions, sampling
 from diffusion.noise import Noise
 from diffusion.sampler import last
 

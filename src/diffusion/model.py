@@ -1,6 +1,5 @@
 """The library in one object: a model to sample from, to look into and to edit images with."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from torch import Tensor
 from diffusion.config import Config, checked
 from diffusion.editor import Editor, fitting
 from diffusion.errors import UserError
-from diffusion.experiment import Experiment, answering, build, conditions, find_weights, load_weights, trajectory
+from diffusion.experiment import Experiment, build, find_weights, load_weights
+from diffusion.generation import answering, conditions, samples, trajectory
 from diffusion.likelihood import bits_per_dim, dequantise, log_likelihood
 from diffusion.noise import Noise
-from diffusion.sampler import last
 
 FOLDERS = (Path("weights"), Path(__file__).parents[2] / "weights")
 
@@ -49,13 +48,12 @@ class Model:
         `sampler` ("ddpm", "ddim", "heun", "dpm", "sde"; "alg2", "alg1", "direct" of cold models), `steps`, `clip`.
         Raises UserError for a label, a sampler or a number of steps that there is not.
         """
-        return torch.cat([last(states) for states in self._drawn(count, label, seed, batch_size, how)])
+        return samples(self.experiment, self._index(count), seed, labels=label, batch_size=batch_size, **how)
 
     def trajectory(self, count: int = 8, label: int | Tensor | None = None, seed: int = 0, snapshots: int = 6,
                    **how: Any) -> Tensor:  # fmt: skip
         """States on the way of `sample` (snapshots, count, C, H, W): noise first, the finished image last."""
-        (states,) = self._drawn(count, label, seed, count, how)
-        states = list(states)
+        states = list(trajectory(self.experiment, self._index(count), seed, labels=label, **how))
         if not 2 <= snapshots <= len(states):
             raise UserError(f"snapshots must be from 2 to {len(states)}, not {snapshots}")
         at = torch.linspace(0, len(states) - 1, snapshots).round().long()
@@ -83,7 +81,7 @@ class Model:
         """
         images = fitting(images, self.experiment)
         index = torch.arange(len(images), device=self.device)
-        return last(trajectory(self.experiment, index, seed, images, **how))
+        return samples(self.experiment, index, seed, images, **how)
 
     @torch.no_grad()
     def denoise(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None = None, **how: Any) -> Tensor:
@@ -124,15 +122,10 @@ class Model:
         """Inpainting, variations, interpolation, inversion."""
         return Editor(self.experiment)
 
-    def _drawn(
-        self, count: int, label: int | Tensor | None, seed: int, batch_size: int, how: dict
-    ) -> Iterator[Iterator]:
+    def _index(self, count: int) -> Tensor:
         if count < 1:
             raise UserError(f"the number of samples must be at least 1, not {count}")
-        index = torch.arange(count, device=self.device)
-        labels = None if label is None else conditions(self.experiment, index, label)["cond"]
-        for part in index.split(batch_size):
-            yield trajectory(self.experiment, part, seed, labels=None if labels is None else labels[part], **how)
+        return torch.arange(count, device=self.device)
 
     def _x_0(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None, **how: Any) -> Tensor:
         index = torch.arange(len(x_t), device=self.device)
