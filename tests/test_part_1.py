@@ -16,6 +16,7 @@ from PIL import Image
 
 import part_1
 from commands import options
+from commands.laboratory import Stopped, stoppable
 from diffusion import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -140,6 +141,25 @@ def test_a_signal_saves_and_prints_the_command_that_continues(tmp_path, number):
     assert child.returncode == 128 + number
     assert signal.Signals(number).name in said and "--resume" in said and "src/part_1.py 1 light" in said
     assert len(state(tmp_path)["trainer"]["losses"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("around", "command"),
+    [({}, "python src/part_1.py 1 light --resume"),
+     ({"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"},
+      "torchrun --nproc-per-node 2 src/part_1.py 1 light --resume")],
+)  # fmt: skip
+def test_the_command_that_continues_begins_as_the_stopped_one_did(monkeypatch, capsys, around, command):
+    @stoppable
+    def main(argv):
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(sys, "argv", ["src/part_1.py", "1", "light"])
+    for name, value in around.items():
+        monkeypatch.setenv(name, value)
+    assert main() == 128 + signal.SIGTERM
+    assert capsys.readouterr().out.splitlines()[-1] == f"  {command}"
 
 
 def test_resume_refuses_a_contradiction_and_a_new_run_keeps_the_old_one(finished, tmp_path):

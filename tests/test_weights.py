@@ -26,7 +26,7 @@ def test_a_shipped_denoiser_draws_as_well_as_it_says(path):
     assert about["holds"] == "ema" and about["scores"]["fid"] > about["scores"]["floor"] > 0
     *_, images = trajectory(experiment, torch.arange(48), seed=1, steps=min(28, experiment.process.timesteps or 28))
     assert images.shape == (48, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
-    _, logits = extractor_for("MNIST", WEIGHTS)(images)
+    _, logits = extractor_for(experiment.config.dataset, WEIGHTS)(images)
     surely = logits.softmax(1).max(1).values.mean()  # noise gives 0.3, real digits 0.98
     if about["scores"]["fid"] < 8:
         assert surely > 0.75 and len(logits.argmax(1).unique()) >= 8

@@ -1,12 +1,13 @@
 """weights/README.md, written from the weight files alone."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from commands.judge import WAYS
 from diffusion import checkpoint
 from diffusion.coursework import NAME
-from diffusion.experiment import load_weights
+from diffusion.experiment import Experiment, load_weights
 
 HEADS = ("file", "epochs", "parameters", "loss", "N × seeds", "FID", "inception score", "label seen", "restored FID",
          "sha256")  # fmt: skip
@@ -14,8 +15,10 @@ EYES = ("file", "what", "parameters", "measured", "sha256")
 ABOUT = """\
 Made by `make weights`; `python src weights --table` writes this page from the files. The number in a name is that of
 its finished epochs, 0 is untrained. Files hold half precision, are loaded as float32 and were scored so; denoisers are
-moving averages. Mean ± sd over sampling seeds of one training, sampled in the file's own way, against the 60,000
-training images, through the MNIST classifier {eyes}. Real test images score {floors}.
+moving averages. Mean ± sd over sampling seeds of one training, sampled in the file's own way, against training images:
+
+{measures}
+
 Restored: test images from their averages, by one prediction, Algorithm 1 and Algorithm 2 of Bansal et al. (2022)."""
 
 
@@ -23,16 +26,25 @@ def catalogue(folder: Path) -> str:
     """The page for every weight file in the folder."""
     paths = sorted(folder.glob("*.pth"), key=_place)
     eyes = [path for path in paths if path.stem.startswith("classifier_")]
-    scores = [checkpoint.load(path)["about"]["scores"] for path in paths if path not in eyes]
-    floors = sorted({(each["n"], each["floor"]) for each in scores})
-    about = ABOUT.format(eyes=", ".join(sorted({f"`{each['sha256'][:16]}`" for each in scores})),
-                         floors=", ".join(f"{fid:.3f} at N = {n:,}" for n, fid in floors))  # fmt: skip
-    models = _table(HEADS, [_model(path) for path in paths if path not in eyes])
-    return f"# Weights\n\n{models}\n{about}\n\n{_table(EYES, map(_eye, eyes))}"
+    models = {path: load_weights(path) for path in paths if path not in eyes}
+    about = ABOUT.format(measures="\n".join(_measures(models.values())))
+    rows = _table(HEADS, [_model(path, experiment) for path, experiment in models.items()])
+    return f"# Weights\n\n{rows}\n{about}\n\n{_table(EYES, map(_eye, eyes))}"
 
 
-def _model(path: Path) -> list[str]:
-    experiment = load_weights(path)
+def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
+    """A line for every data set: through what it was seen, and what real test images score."""
+    found: dict[tuple, set] = {}
+    for each in experiments:
+        scores = each.about["scores"]
+        measure = each.config.dataset, scores["n_reference"], scores["extractor"], scores["sha256"]
+        found.setdefault(measure, set()).add((scores["n"], scores["floor"]))
+    for (dataset, n_reference, extractor, sha256), floors in sorted(found.items()):
+        real = ", ".join(f"{fid:.3f} at N = {n:,}" for n, fid in sorted(floors))
+        yield f"- {n_reference:,} of {dataset}, through the {extractor} `{sha256}`; real test images score {real}"
+
+
+def _model(path: Path, experiment: Experiment) -> list[str]:
     about, scores = experiment.about, experiment.about["scores"]
     spread = lambda key, form: " ± ".join(format(scores[k], form) for k in (key, f"{key}_sd") if k in scores)
     back = scores.get("restored", {})

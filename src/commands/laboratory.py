@@ -20,7 +20,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm import tqdm
 
 from commands.options import number, one_of
-from commands.processes import computes_bf16, open_accelerator
+from commands.processes import computes_bf16, launched_by, open_accelerator
 from diffusion import checkpoint, figures
 from diffusion.config import Config, checked
 from diffusion.data import DATASETS, load
@@ -52,7 +52,7 @@ def stoppable(main: Callable[..., int | None]) -> Callable[..., int | None]:
             return main(argv)
         except Stopped as stopped:
             if os.environ.get("RANK", "0") == "0":
-                command = shlex.join(["python", *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
+                command = shlex.join([*launched_by(), *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
                 name = signal.Signals(stopped.number).name
                 print(f"\nstopped by {name}; the state is saved. Continue with\n  {command}")
             return 128 + stopped.number

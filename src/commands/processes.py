@@ -45,6 +45,13 @@ def _start_the_others() -> None:
     os.execv(sys.executable, [sys.executable, *words])
 
 
+def launched_by() -> list[str]:
+    """The words before the script's name: Python's, or torchrun's of so many processes on this machine."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ["python"]
+    return ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether the processor has units for bfloat16; emulated, it would only be slower."""
     if device.type == "cuda":

@@ -58,7 +58,8 @@ FAMILIES = {  # in the order they are made
     "ddpm_unet": coursework(DDPM["ddpm_unet"], (5,)),
     "cold_unet_row": cold("cold_unet", "row", (8,)),
     "cold_unet_col": cold("cold_unet", "col", (12,)),
-    "unet": Family(GUIDED["unet"], "unet", "unet.pth", steps=9000, samples=10_000),
+    "unet": Family(GUIDED["unet"], "unet", "unet.pth", steps=18_000, samples=10_000),
+    "unet_fashion": Family(GUIDED["unet_fashion"], "unet_fashion", "unet_fashion.pth", steps=6000, samples=10_000),
 }
 
 
