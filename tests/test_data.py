@@ -19,7 +19,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from diffusion import data
+from diffusion import data, fetch
 from diffusion.data import Dataset, batches, load, steps_per_epoch
 from diffusion.errors import UserError
 
@@ -86,7 +86,7 @@ def lies_in(folder: Path) -> dict[str, bytes]:
 @pytest.mark.filterwarnings("error")
 def test_files_at_hand_are_read_as_they_are_and_no_source_is_asked(tmp_path, mnist, monkeypatch):
     mnist(source := Source())
-    monkeypatch.setattr(data, "tempfile", None)  # nothing is written: the disk may be read-only
+    monkeypatch.setattr(fetch, "tempfile", None)  # nothing is written: the disk may be read-only
     place(tmp_path, FILES)
     for split, part in (("train", "train"), ("test", "t10k")):
         digits = load("MNIST", split, tmp_path)
@@ -178,19 +178,19 @@ def test_processes_that_load_at_once_do_not_disturb_each_other(tmp_path, mnist):
 
 def test_a_silent_mirror_is_waited_for_only_so_long(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(datasets.MNIST, "download", lambda self: seen.append(data.socket.getdefaulttimeout()) or 1 / 0)
-    before = data.socket.getdefaulttimeout()
+    monkeypatch.setattr(datasets.MNIST, "download", lambda self: seen.append(fetch.socket.getdefaulttimeout()) or 1 / 0)
+    before = fetch.socket.getdefaulttimeout()
     with pytest.raises(ZeroDivisionError):
-        data._torchvision(datasets.MNIST)[1](tmp_path, tmp_path)
-    assert seen == [data.PATIENCE]
-    assert data.socket.getdefaulttimeout() == before
+        fetch.torchvision(datasets.MNIST)[1](tmp_path, tmp_path)
+    assert seen == [fetch.PATIENCE]
+    assert fetch.socket.getdefaulttimeout() == before
 
 
 def test_a_failing_program_says_its_first_line_and_one_that_is_absent_its_name(tmp_path):
     with pytest.raises(RuntimeError, match="^why$"):
-        data._command(tmp_path, "sh", "-c", "echo why >&2; echo more >&2; exit 3")
+        fetch.command(tmp_path, "sh", "-c", "echo why >&2; echo more >&2; exit 3")
     with pytest.raises(OSError, match="no-such-program"):
-        data._command(tmp_path, "no-such-program")
+        fetch.command(tmp_path, "no-such-program")
 
 
 @pytest.mark.parametrize(("name", "split", "hint"), [("mnist", "train", "'MNIST'"), ("MNIST", "tests", "'test'")])
@@ -219,7 +219,7 @@ def no_network(monkeypatch):
         raise OSError("no network here")
 
     monkeypatch.setattr(urllib.request, "urlopen", fail)
-    monkeypatch.setattr(data, "_command", fail)
+    monkeypatch.setattr(fetch, "command", fail)
 
 
 @pytest.mark.parametrize("split", ONE_PER_CLASS)

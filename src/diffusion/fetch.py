@@ -1,0 +1,148 @@
+"""Files of data sets: fetched from the first source that has them, checked, and moved into place whole."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+
+from diffusion.errors import UserError
+
+PATIENCE = 20  # seconds a silent server is waited for
+PACKAGE_LIMIT = 300  # seconds for one command of a package manager
+
+Source = tuple[str, Callable[[Path, Path], object]]  # its name; fetch(into, root) leaves files below `into`, or raises
+Digests = dict[str, str | None]  # file -> its sha256 or md5 when unpacked; None: its IDX header has to do
+
+
+def obtain(
+    name: str,
+    wanted: Sequence[Path],
+    digests: Digests,
+    sources: Sequence[Source],
+    by_hand: str,
+    root: Path,
+) -> Sequence[Path]:
+    """The wanted files of one folder below root, all whole: as they lie there, else from the first sources that can.
+
+    A file that is cut short or wrong is refused with a warning and fetched again. UserError when one cannot be had:
+    `by_hand`, what a person without a network has to do, and what was tried.
+    """
+    folder, tried = wanted[0].parent, []
+
+    def missing() -> list[Path]:
+        return [path for path in wanted if not is_whole(path, digests[path.name])]
+
+    if not missing():
+        return wanted
+    for path in filter(Path.exists, missing()):
+        warnings.warn(f"{path} is cut short or wrong: refused, and fetched again", stacklevel=3)
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, fetch in (("the folder itself", _packed(folder)), *sources):
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
+            reason = "incomplete"
+            try:
+                fetch(Path(temporary), root)
+            except Exception as error:  # in whatever way a source fails, the next one is asked
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            _adopt(Path(temporary), folder, digests, source)
+        if not missing():
+            return wanted
+        tried.append(f"{source}: {reason}")
+    todo = by_hand.format(files=", ".join(path.name for path in missing()), folder=folder, root=root)
+    raise UserError(f"{name} cannot be had; to bring it by hand, put {todo} (tried {'; '.join(tried)})")
+
+
+def _adopt(temporary: Path, folder: Path, digests: Digests, source: str) -> None:
+    """Move each whole file below `temporary` that `folder` lacks into it, in one step: other processes may too."""
+    for found in sorted(temporary.rglob("*")):
+        file = found.name.removesuffix(".gz")
+        if file not in digests or is_whole(folder / file, digests[file]):
+            continue
+        raw = found
+        if found.suffix == ".gz":
+            raw = temporary / f"{file}.raw"
+            with suppress(gzip.BadGzipFile, EOFError, zlib.error), gzip.open(found) as packed, open(raw, "wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        if is_whole(raw, digests[file]):
+            os.replace(raw, folder / file)
+        else:
+            warnings.warn(f"{found.name} from {source} is cut short or wrong: refused", stacklevel=4)
+
+
+def is_whole(path: Path, digest: str | None) -> bool:
+    """Whether a file is there and has its digest or, where none is known, the size that its IDX header announces."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        if digest:
+            return hashlib.file_digest(file, "md5" if len(digest) == 32 else "sha256").hexdigest() == digest
+        header = file.read(16).ljust(16, b"\0")  # 0, 0, 8 for bytes, the number of axes; then the size of each axis
+    axes = header[3]
+    return axes in (1, 3) and path.stat().st_size == 4 + 4 * axes + prod(struct.unpack_from(f">{axes}I", header, 4))
+
+
+# --- Sources ---
+
+
+def _packed(folder: Path) -> Callable[[Path, Path], object]:
+    """The .gz files that already lie in the folder."""
+    return lambda into, root: [(into / each.name).symlink_to(each.resolve()) for each in folder.glob("*.gz")]
+
+
+def torchvision(kind: type, *args: str, archive: str = "", md5: str = "") -> Source:
+    """torchvision's own download; an archive that lies below root, where torchvision looks, is used instead."""
+
+    def fetch(into: Path, root: Path) -> None:
+        if archive and is_whole(root / archive, getattr(kind, md5)):
+            (into / archive).parent.mkdir(parents=True, exist_ok=True)
+            (into / archive).symlink_to((root / archive).resolve())
+        elif archive and (root / archive).exists():
+            warnings.warn(f"{root / archive} is cut short or wrong: refused", stacklevel=4)
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(PATIENCE)  # torchvision sets no limit: a silent connection would hang
+        try:
+            kind(into, *args, download=True)
+        finally:
+            socket.setdefaulttimeout(before)
+
+    return "torchvision's download", fetch
+
+
+def npm(package: str) -> Source:
+    def fetch(into: Path, root: Path) -> None:
+        command(into, "npm", "pack", "--loglevel=error", "--fetch-retries=0", package)
+        command(into, "tar", "--no-same-owner", "-xzf", *(each.name for each in into.glob("*.tgz")))
+
+    return f"npm pack {package}", fetch
+
+
+def debian(package: str) -> Source:
+    """A Debian package, without root; the lists are fetched too, as those of the machine may be old or absent."""
+
+    def fetch(into: Path, root: Path) -> None:
+        settings = {"Dir::State": into.resolve(), "Dir::Cache": into.resolve(), "APT::Sandbox::User": "root"}
+        settings |= {"APT::Update::Error-Mode": "any", "Acquire::Retries": 0, "Acquire::http::Timeout": PATIENCE}
+        apt = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in settings.items())]
+        command(into, *apt, "update")
+        command(into, *apt, "download", package)
+        command(into, "dpkg", "-x", *(each.name for each in into.glob("*.deb")), ".")
+
+    return f"apt-get download {package}", fetch
+
+
+def command(folder: Path, *words: str) -> None:
+    """Run a program in a folder, quietly; if it fails, RuntimeError with the first line of its complaint."""
+    quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(words, cwd=folder, timeout=PACKAGE_LIMIT, **quiet)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip() or f"{words[0]} failed").splitlines()[0])
