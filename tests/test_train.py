@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from test_training import digits, same
 
 from commands import laboratory, options, train
-from diffusion import checkpoint
+from diffusion import checkpoint, generation
 from diffusion.config import Config
 from diffusion.experiment import build, load_weights
 from diffusion.recipe import read
@@ -151,20 +152,20 @@ def test_a_preset_brings_its_data_set_and_the_option_another(tmp_path, here, mon
 
 
 def test_all_sheets_are_drawn_of_the_same_noise_and_labels(tmp_path, here, monkeypatch):
-    starts, real = [], laboratory.trajectory
+    starts, real = [], generation.trajectory
 
     def watched(experiment, index, seed, begin, labels, **how):
         states = list(real(experiment, index, seed, begin, labels=labels, **how))
         starts.append((len(index), labels, how, states[0]))
         return states
 
-    monkeypatch.setattr(laboratory, "trajectory", watched)
+    monkeypatch.setattr(generation, "trajectory", watched)
     words = ["--steps", 2, "--train.look_at=[1]", "--sample.guidance_scale=1.5"]
     here(*TINY, *QUICK, *words, "--out", tmp_path)
     sheets = [each for each in starts if each[0] == 12]
     assert len(sheets) == 3  # after steps 0, 1 and 2
     for _, labels, how, x_1 in sheets:
-        assert labels is None and torch.equal(x_1, sheets[0][3])  # None is 0, 1, 2, … in turn
+        assert torch.equal(labels, torch.arange(12) % 10) and torch.equal(x_1, sheets[0][3])
         assert how == {"guidance_scale": 1.5}
     scored = [labels for count, labels, _, _ in starts if count == 16]
     assert len(scored) == 4 and all(torch.equal(labels, scored[0]) for labels in scored)  # as frequent as in the data
@@ -228,9 +229,33 @@ def test_a_finished_run_resumed_only_reports_again(finished, here, capsys):
     assert (out / "runs/unet_fast/recipe.yaml").read_text() == text
 
 
+def test_a_longer_plan_extends_a_run(finished, tmp_path, here, capsys):
+    """Its learning rate had fallen to nothing; it rises again, and falls towards the new end."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    here(*TINY, *QUICK, "--steps", 14, "--out", tmp_path, "--resume")
+    assert "planned to end at step 8, is extended" in capsys.readouterr().out
+    done = state(tmp_path)["trainer"]
+    assert done["end"] == len(done["losses"]) == 14 and metrics(tmp_path)[-1]["step"] == 14
+    assert torch.equal(done["losses"][:8], state(finished[0])["trainer"]["losses"])
+    assert done["optimizer"]["param_groups"][0]["lr"] == pytest.approx(2e-3 / (0.3 * 14))  # of the last step
+    assert read(tmp_path / "runs/unet_fast/recipe.yaml").plan.steps == 14
+
+
+def test_more_minutes_extend_a_run_and_the_same_minutes_do_not(tmp_path, here):
+    words = [*TINY, *QUICK, "--train.decay=0.5", "--out", tmp_path]
+    here(*words, "--minutes", 0.01)
+    first = len(state(tmp_path)["trainer"]["losses"])
+    here(*words, "--minutes", 0.01, "--resume")
+    assert len(state(tmp_path)["trainer"]["losses"]) == first
+    here(*words, "--minutes", 0.04, "--resume")
+    done = state(tmp_path)
+    assert done["trainer"]["end"] == len(done["trainer"]["losses"]) > first
+    assert done["seconds"] >= 0.02 * 60
+
+
 @pytest.mark.parametrize("words, says", [
-    (["--steps", "9"], "was planned to end at step 8, not 9"),
-    (["--epochs", "1"], "was planned to end at step 8, not 3,750"),
+    (["--steps", "7"], "was planned to end at step 8, not 7"),
+    (["--epochs", "0.001"], "was planned to end at step 8, not 4"),
     (["--steps", "8", "--lr", "0.5"], "was made with lr 0.002, not 0.5"),
     (["--steps", "8", "--train.lr=0.5"], "was made with lr 0.002, not 0.5"),
     (["--steps", "8", "--train.decay=0.1"], "was made with decay 0.3, not 0.1"),

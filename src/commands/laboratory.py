@@ -146,16 +146,23 @@ class Laboratory:
                 return
 
     def marks(self, plan: Plan) -> Iterator[int]:
-        """Train as planned, yielding the number of steps done when their `record` is due. Raises Stopped."""
+        """Train as planned, yielding the number of steps done when their `record` is due. Raises Stopped.
+
+        A run resumed with a longer plan is extended: its learning rate rises again, and falls towards the new end.
+        """
         self._open_folder()
         self._catch_signals()
         per_epoch, trainer = self.trainer.steps_per_epoch, self.trainer
         self._minutes, limit = plan.minutes, self.args.limit_steps or math.inf
         end = min(plan.steps or math.inf, plan.epochs * per_epoch if plan.epochs else math.inf)
         end = None if end == math.inf else max(1, round(end))
-        if trainer.end and end and end != trainer.end and not (plan.minutes and trainer.end < end):
+        if trainer.end and end and end < trainer.end:
             raise UserError(f"the run in {str(self.folder)!r} was planned to end at step {trainer.end:,}, not {end:,}, "
-                            "and its learning rate falls towards that: ask for the same, or start anew")  # fmt: skip
+                            "and its learning rate falls towards that: ask for no less, or start anew")  # fmt: skip
+        if trainer.end and end != trainer.end and self._is_longer(plan, end):
+            if self.is_main:
+                print(f"the run, planned to end at step {trainer.end:,}, is extended")
+            trainer.end = None
         trainer.end = trainer.end or end
         done = self.history[-1]["step"] if self.history else -1
         while done < min(limit, trainer.end or math.inf):
@@ -294,6 +301,12 @@ class Laboratory:
         self._save()
         if self._signal:
             raise Stopped(self._signal)
+
+    def _is_longer(self, plan: Plan, end: int | None) -> bool:
+        """Whether a plan that ends at that step goes on where the restored one ends."""
+        if plan.minutes:  # an end that minutes made known was set when this much of them had passed
+            return self.seconds < 60 * plan.minutes * (1 - self.config.decay)
+        return end is not None and end > self.trainer.end
 
     def _agree(self, step: int, save: bool, late: bool) -> tuple[int, bool, bool]:
         """The signal, the wish to save and the clock of any process, known to all at the same step."""

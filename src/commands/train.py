@@ -26,7 +26,7 @@ def parser() -> Parser:
     source = p.add_mutually_exclusive_group()
     source.add_argument("--preset", help=f"one of {', '.join(PRESETS)}")
     source.add_argument("--config", type=Path, help="a YAML file, as in configs/")
-    p.add_argument("--steps", type=number(int, 1), help="train so many steps")
+    p.add_argument("--steps", type=number(int, 1), help="train so many steps; with --resume, more extend a run")
     p.add_argument("--epochs", type=number(float, 1e-3), help="… or passes over the data")
     p.add_argument("--minutes", type=number(float, 1e-3), help="… or minutes; what is used up first ends the training")
     add_training_options(p)
