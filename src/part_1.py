@@ -7,8 +7,9 @@ python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoc
 import torch
 
 from commands.judge import Judge, add_measuring_options, add_sampling_options, table
-from commands.laboratory import Laboratory, add_training_options, coursework_names, stoppable
+from commands.laboratory import Laboratory, add_training_options, coursework_names
 from commands.options import Parser, number, one_of, run
+from commands.stopping import stoppable
 from diffusion import figures
 from diffusion.config import DDPM, preset
 

@@ -4,8 +4,9 @@ python src/part_2.py 2 default_28 row      default_7, default_28, more_capacity,
 """
 
 from commands.judge import WAYS, Judge, add_measuring_options, add_sampling_options, likeness_table, table
-from commands.laboratory import Laboratory, add_training_options, coursework_names, stoppable
+from commands.laboratory import Laboratory, add_training_options, coursework_names
 from commands.options import Parser, number, one_of, run
+from commands.stopping import stoppable
 from diffusion import figures
 from diffusion.averaging import ORDERS
 from diffusion.config import COLD, preset

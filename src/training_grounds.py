@@ -4,8 +4,9 @@ python src/training_grounds.py 5 default False         part 1, a DDPM
 python src/training_grounds.py 5 default_28 True row   part 2, cold diffusion of rows
 """
 
-from commands.laboratory import Laboratory, add_training_options, coursework_names, stoppable
+from commands.laboratory import Laboratory, add_training_options, coursework_names
 from commands.options import Parser, number, one_of, run
+from commands.stopping import stoppable
 from diffusion.averaging import ORDERS
 from diffusion.config import COLD, DDPM, preset
 from diffusion.errors import UserError

@@ -16,7 +16,7 @@ from PIL import Image
 
 import part_1
 from commands import options
-from commands.laboratory import Stopped, stoppable
+from commands.stopping import Stopped, stoppable
 from diffusion import checkpoint
 
 ROOT = Path(__file__).parents[1]

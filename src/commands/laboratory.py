@@ -1,13 +1,10 @@
 """The engine of every training command: one run, its folder, and a loop over epochs that survives being killed."""
 
 import argparse
-import functools
 import json
 import math
 import os
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
@@ -20,7 +17,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm import tqdm
 
 from commands.options import number, one_of
-from commands.processes import computes_bf16, launched_by, open_accelerator
+from commands.processes import computes_bf16, open_accelerator
+from commands.stopping import Stopped
 from diffusion import checkpoint, figures
 from diffusion.config import Config, checked
 from diffusion.data import DATASETS, load
@@ -34,30 +32,6 @@ from diffusion.training import LOOK_EVERY, Trainer
 FITTED = 20_000  # training images that a process learns its prior from
 # The settings that options may change.
 RECIPE = ("lr", "batch_size", "precision", "seed", "axis", "order", "noise", "loss")
-
-
-class Stopped(Exception):
-    """SIGINT or SIGTERM came, and everything is saved."""
-
-    def __init__(self, number: int):
-        self.number = number
-
-
-def stoppable(main: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Make a main answer SIGINT and SIGTERM with the command that continues, and the signal's exit code."""
-
-    @functools.wraps(main)
-    def wrapped(argv: list[str] | None = None) -> int | None:
-        try:
-            return main(argv)
-        except Stopped as stopped:
-            if os.environ.get("RANK", "0") == "0":
-                command = shlex.join([*launched_by(), *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
-                name = signal.Signals(stopped.number).name
-                print(f"\nstopped by {name}; the state is saved. Continue with\n  {command}")
-            return 128 + stopped.number
-
-    return wrapped
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:

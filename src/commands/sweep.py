@@ -16,9 +16,10 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 
 from commands.judge import Judge, add_measuring_options, add_sampling_options
-from commands.laboratory import Laboratory, Stopped, add_training_options, stoppable
+from commands.laboratory import Laboratory, add_training_options
 from commands.options import Parser, number, one_of
 from commands.standings import report
+from commands.stopping import Stopped, stoppable
 from commands.trials import GRACE, Sweep
 from diffusion.config import DDPM, Config, checked
 from diffusion.errors import Failure, UserError

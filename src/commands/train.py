@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from commands.judge import Judge, add_measuring_options, table
-from commands.laboratory import Laboratory, add_training_options, stoppable
+from commands.laboratory import Laboratory, add_training_options
 from commands.options import Parser, number
+from commands.stopping import stoppable
 from diffusion import checkpoint, figures, recipe
 from diffusion.errors import UserError
 from diffusion.generation import answering

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from commands.catalogue import catalogue
 from commands.judge import WAYS, WEIGHTS, Judge, add_measuring_options
-from commands.laboratory import Laboratory, coursework_names, stoppable
+from commands.laboratory import Laboratory, coursework_names
 from commands.options import Parser, one_of
+from commands.stopping import stoppable
 from diffusion import checkpoint
 from diffusion.config import COLD, DDPM, GUIDED, Config
 from diffusion.experiment import Experiment, load_weights, save_weights
