@@ -23,7 +23,7 @@ def shown(cell: nbformat.NotebookNode, pictures: dict[str, bytes]) -> list[str]:
     parts = [f"```python\n{cell.source}\n```"]
     for output in cell.outputs:
         if output.output_type == "stream" and output.name == "stdout":
-            parts.append("".join(f"    {line}" for line in io.StringIO(output.text)))
+            parts.append("".join(f"    {line}" for line in io.StringIO(output.text.rstrip())))
         elif "image/png" in output.get("data", {}):
             (name,) = re.findall(r'/ "(\w+)\.png"', cell.source)
             pictures[f"{STEM}_{name}.png"] = base64.b64decode(output.data["image/png"])
