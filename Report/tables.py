@@ -115,11 +115,11 @@ def histories() -> dict[str, list[dict[str, Any]]]:
 
 @cache
 def cold_recipes() -> dict[str, tuple[Config, list]]:
-    """benchmarks/cold.py's recipes: name -> config and ways."""
+    """benchmarks/cold.py's recipes of cold.jsonl: name -> config and ways."""
     spec = importlib.util.spec_from_file_location("cold", ROOT / "benchmarks" / "cold.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return {name: recipe for group in module.GROUPS.values() for name, recipe in group.items()}
+    return module.GROUPS["default_28"] | module.GROUPS["unet"]
 
 
 def cold_rows() -> list[tuple[dict, list[dict]]]:

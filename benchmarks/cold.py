@@ -1,13 +1,16 @@
 """What makes cold diffusion draw digits: recipes trained for equally many steps, restored and drawn from in one run.
 
-PYTHONPATH=src python benchmarks/cold.py --group cnn --steps 5616      the coursework's network, its recipe and ours
-PYTHONPATH=src python benchmarks/cold.py --group unet --steps 1500     remedies for samples that all look alike
+PYTHONPATH=src python benchmarks/cold.py --steps 1500                       remedies for samples that all look alike
+PYTHONPATH=src python benchmarks/cold.py --group default_28 --steps 5616    the coursework's network: its recipe, ours
+PYTHONPATH=src python benchmarks/cold.py --group default_7 --only original --steps 37440 \\
+    --weights custom_mnist_80_row_default_7                                 its recipe, and a file of ours beside it
 
 States are kept in runs/benchmark_cold/: the same command goes on where a killed one stopped.
 """
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from diffusion.averaging import Averaging
 from diffusion.config import COLD, DDPM
 from diffusion.data import load
 from diffusion.denoiser import Clipped
-from diffusion.experiment import build
+from diffusion.experiment import build, find_weights, load_weights
 from diffusion.extractor import extractor_for
 from diffusion.generation import sampling
 from diffusion.metrics import Reference, floor, likeness, score
@@ -29,14 +32,22 @@ from diffusion.noise import Noise
 from diffusion.sampler import last
 from diffusion.training import Trainer
 
-CNN, UNET = COLD["default_28"].replace(noise=0.0, sampler="alg2"), COLD["cold_unet"]
-# name -> config, ways back (sampler, how many steps before the end it begins)
-GROUPS = {
-    "cnn": {
-        "original: t < T only": (CNN, [("direct", 0), ("alg2", 0), ("alg2", 1), ("alg1", 0), ("alg1", 1)]),
-        "t = T trained": (CNN, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
-        "noise 0.15 (of 2)": (COLD["default_28"], [("direct", 0), ("alg2", 0), ("alg1", 0)]),
-    },
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def coursework(preset):
+    """The original's recipe and ours for one of the coursework's presets."""
+    ours = COLD[preset]
+    plain = ours.replace(noise=0.0, sampler="alg2")
+    return {
+        "original: t < T only": (plain, [("direct", 0), ("alg2", 0), ("alg2", 1), ("alg1", 0), ("alg1", 1)]),
+        "t = T trained": (plain, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
+        "noise 0.15 (of 2)": (ours, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
+    }
+
+
+UNET = COLD["cold_unet"]
+GROUPS = {  # name -> config, ways back (sampler, how many steps before the end it begins)
     "unet": {
         "no noise": (UNET.replace(noise=0.0), [("direct", 0), ("alg2", 0), ("alg1", 0)]),
         "noise 0.15": (UNET, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
@@ -47,6 +58,8 @@ GROUPS = {
         "0.15, 7 groups": (UNET.replace(timesteps=7), [("alg1", 0)]),
         "DDPM, same network": (DDPM["ddpm_unet"], [("ddpm", 0)]),
     },
+    "default_28": coursework("default_28"),
+    "default_7": coursework("default_7"),
 }
 
 
@@ -57,13 +70,17 @@ class Original(Averaging):
         return (noise.uniform() * (self.timesteps - 1)).ceil() / self.timesteps
 
 
+def slug(name):
+    return re.sub(r"\W+", "_", name).strip("_")
+
+
 def trained(name, config, args, data, device):
     """The experiment after args.steps steps, from its kept state if there is one."""
     e = build(config).to(device)
     if name.startswith("original"):
         e.process.__class__ = Original
     trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=device.type == "cpu"))
-    path = args.out / f"{name.translate(str.maketrans(' ,:<=()', '_______'))}_{config.axis}.pt"
+    path = args.out / f"{slug(name)}_{config.preset}_{config.axis}.pt"
     if path.exists():
         state = checkpoint.load(path)
         trainer.load_state(state["trainer"])
@@ -101,51 +118,79 @@ def draw(e, way, begin, seed, count, originals=None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--group", choices=GROUPS, default="unet")
-    parser.add_argument("--only", help="variants whose name contains this")
+    parser.add_argument("--only", help="recipes whose name contains this")
+    parser.add_argument("--weights", metavar="NAME", help="trained weights of the same images, scored as they are")
     parser.add_argument("--axis", choices=["row", "col"], default="row")
     parser.add_argument("--steps", type=int, default=1500, help="of training, each variant")
     parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=1, help="of the sampling; the table shows means")
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_cold"))
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     args = parser.parse_args()
     device, n = open_device(args.device), args.samples
     data, test = (load("MNIST", split, args.data_root, device) for split in ("train", "test"))
-    extractor = extractor_for("MNIST", Path(__file__).parents[1] / "weights", device)
+    extractor = extractor_for("MNIST", WEIGHTS, device)
     reference = Reference.of(extractor, data.images, Path(args.data_root) / "cache")
     real = floor(test.images, reference, n)
-    print(f"{args.axis}s, {args.steps} steps of 128, N = {n}, one seed, {real.extractor} {real.sha256[:16]}; "
-          f"floor {real.fid:.2f}, IS {real.inception_score:.2f}\n"
+    print(f"{args.axis}s, {args.steps} steps of 128, N = {n}, sampling seeds: {args.seeds}, {real.extractor} "
+          f"{real.sha256[:16]}; floor {real.fid:.2f}, IS {real.inception_score:.2f}\n"
           "labels: how often the rarest and the commonest digit is drawn (real: 8.9–11.4 %)\n")  # fmt: skip
-    header = f"{'recipe':<22}{'way back':<16}{'restored':>9}{'kept':>8}{'SSIM':>7}{'grey':>8}"
+    args.out.mkdir(parents=True, exist_ok=True)
+    header = f"{'recipe':<31}{'way back':<16}{'restored':>9}{'kept':>8}{'SSIM':>7}{'grey':>8}"
     header += f"{'new':>9}{'IS':>6}{'labels':>14}"
     print(header, flush=True)
+    for name, e, ways in experiments(args, data, device):
+        for way, begin in ways:
+            results = [result(e, way, begin, seed, test, n, extractor, reference) for seed in range(args.seeds)]
+            for seed, each in enumerate(results):
+                record = {"recipe": name, "preset": e.config.preset, "axis": args.axis, "way": way,
+                          "steps": e.about.get("step", args.steps), "begin": begin, "n": n, "seed": seed, **each}  # fmt: skip
+                if "pictures" in record:
+                    path = args.out / f"{slug(name)}_{e.config.preset}_{way}_{args.axis}_{seed}.png"
+                    figures.grid(record.pop("pictures"), path, columns=8, scale=2)
+                with open(args.out / "results.jsonl", "a") as file:
+                    file.write(json.dumps(record) + "\n")
+            print(f"{name:<31}{way + (f' from T − {begin}' if begin else ''):<16}" + cells(results), flush=True)
+    print(f"\nmean grey of the originals {test.images[:n].float().mean() / 255:.4f}")
+
+
+def experiments(args, data, device):
+    """What is compared: its name, the trained experiment, the ways back."""
     precision = "bf16" if computes_bf16(device) else "fp32"
     for name, (config, ways) in GROUPS[args.group].items():
-        if args.only and args.only not in name:
-            continue
-        e = trained(name, config.replace(axis=args.axis, precision=precision), args, data, device)
-        for way, begin in ways:
-            record = {"recipe": name, "way": way, "begin": begin, "axis": args.axis, "steps": args.steps, "n": n}
-            cells = f"{name:<22}{way + (f' from T − {begin}' if begin else ''):<16}"
-            if config.process == "averaging":
-                x = draw(e, way, begin, 0, n, test.images)
-                s, like = score(x, reference), likeness(extractor, x, test.images[:n], test.labels[:n])
-                cells += f"{s.fid:>9.2f}{like.agreement:>8.1%}{like.ssim:>7.3f}{like.mean:>8.4f}"
-                record |= {"restored": s.fid, **like._asdict()}
-            else:
-                cells += " " * 32
-            if not begin:
-                x = draw(e, way, begin, 0, n)
-                s, (_, logits) = score(x, reference), extractor(x)
-                share = torch.bincount(logits.argmax(1), minlength=10) / n
-                cells += f"{s.fid:>9.2f}{s.inception_score:>6.2f}{share.min():>7.1%}–{share.max():.1%}"
-                record |= {"new": s.fid, "inception_score": s.inception_score, "labels": share.tolist()}
-                figures.grid(x[:64], args.out / f"{name.replace(' ', '_')}_{way}_{args.axis}.png", columns=8, scale=2)
-            print(cells, flush=True)
-            with open(args.out / "results.jsonl", "a") as file:
-                file.write(json.dumps(record) + "\n")
-    print(f"\nmean grey of the originals {test.images[:n].float().mean() / 255:.4f}")
+        if not args.only or args.only in name:
+            yield name, trained(name, config.replace(axis=args.axis, precision=precision), args, data, device), ways
+    if args.weights:
+        e = load_weights(find_weights(args.weights, [WEIGHTS])).to(device)
+        yield args.weights, e, [("direct", 0), ("alg2", 0), ("alg1", 0), ("alg1", 1)]
+
+
+def result(e, way, begin, seed, test, n, extractor, reference):
+    """The scores of one way back: of restored test digits, and of new ones where it begins at the end."""
+    found = {}
+    if e.config.process == "averaging":
+        x = draw(e, way, begin, seed, n, test.images)
+        like = likeness(extractor, x, test.images[:n], test.labels[:n])
+        found |= {"restored": score(x, reference).fid, **like._asdict()}
+    if not begin:
+        x = draw(e, way, begin, seed, n)
+        s, (_, logits) = score(x, reference), extractor(x)
+        share = torch.bincount(logits.argmax(1), minlength=10) / n
+        found |= {"new": s.fid, "inception_score": s.inception_score, "labels": share.tolist(), "pictures": x[:64]}
+    return found
+
+
+def cells(results):
+    """The means over the seeds, as the table shows them."""
+    mean = lambda key: sum(each[key] for each in results) / len(results)
+    text = " " * 32
+    if "restored" in results[0]:
+        text = f"{mean('restored'):>9.2f}{mean('agreement'):>8.1%}{mean('ssim'):>7.3f}{mean('mean'):>8.4f}"
+    if "new" in results[0]:
+        share = torch.tensor([each["labels"] for each in results]).mean(0)
+        text += f"{mean('new'):>9.2f}{mean('inception_score'):>6.2f}{share.min():>7.1%}–{share.max():.1%}"
+    return text
 
 
 if __name__ == "__main__":

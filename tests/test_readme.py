@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from diffusion.coursework import NAME
+from diffusion.experiment import load_weights
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -30,3 +33,27 @@ def test_every_file_it_names_is_there():
         assert (ROOT / "weights" / f"{weights}.pth").exists(), weights
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).stat().st_size > 1000
+
+
+def epochs(path):
+    match = NAME.fullmatch(path.stem)
+    return int(match["e1"] or match["e2"]) if match else 0
+
+
+def test_its_scores_are_those_in_the_shipped_files():
+    table = README[README.index("## Results") : README.index("## The house")]
+    longest = {}  # what a row is called -> the file of the longest training, if any is shipped
+    for path in (ROOT / "weights").glob("*.pth"):
+        match = NAME.fullmatch(path.stem)
+        called = " ".join(filter(None, (match["preset"], match["axis"]))) if match else path.stem
+        longest[called] = max(longest.get(called, path), path, key=epochs)
+    compared = 0
+    for name, rest in re.findall(r"^\| `(\w+(?: row| col)?)`(.*) \|$", table, re.MULTILINE):
+        if name in longest:
+            path = longest[name]
+            s = load_weights(path).about["scores"]
+            places = 4 if s["fid"] < 1 else 2
+            assert f"{s['fid']:.{places}f} ± {s['fid_sd']:.{places}f}" in rest, path.name
+            assert f" {s['fid'] / s['floor']:.{2 if s['fid'] < 1 else 0}f} " in rest, path.name
+            compared += 1
+    assert compared >= 5
