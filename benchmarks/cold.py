@@ -144,8 +144,9 @@ def main():
         for way, begin in ways:
             results = [result(e, way, begin, seed, test, n, extractor, reference) for seed in range(args.seeds)]
             for seed, each in enumerate(results):
-                record = {"recipe": name, "preset": e.config.preset, "axis": args.axis, "way": way,
-                          "steps": e.about.get("step", args.steps), "begin": begin, "n": n, "seed": seed, **each}  # fmt: skip
+                what = {"recipe": name, "preset": e.config.preset, "axis": args.axis}
+                how = {"steps": e.about.get("step", args.steps), "way": way, "begin": begin, "n": n, "seed": seed}
+                record = what | how | each
                 if "pictures" in record:
                     path = args.out / f"{slug(name)}_{e.config.preset}_{way}_{args.axis}_{seed}.png"
                     figures.grid(record.pop("pictures"), path, columns=8, scale=2)
