@@ -1,7 +1,12 @@
 """The classifier learns, its augmentation moves and mirrors, its file holds what was measured."""
 
 import itertools
+import os
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,10 +44,11 @@ def test_it_learns_and_its_average_is_better_than_chance():
     data, test = stripes(600), stripes(300, seed=1)
     network = Classifier((1, 8, 8), 2, width=8)
     before = classifier.accuracy(network.eval(), test.images, test.labels)
-    steps = list(classifier.train(network, batches(data, 50, seed=0), steps=60))
-    assert len(steps) == 60 and before < 0.8
-    assert classifier.accuracy(steps[-1].ema, test.images, test.labels) > 0.95
-    assert not steps[-1].ema.training
+    training = classifier.Training(network, steps=60)
+    losses = list(training.train(batches(data, 50, seed=0)))
+    assert len(losses) == 60 and before < 0.8
+    assert classifier.accuracy(training.ema, test.images, test.labels) > 0.95
+    assert not training.ema.training
 
 
 def test_the_logits_are_the_head_of_128_features_and_the_input_scale_does_not_matter_in_training():
@@ -73,7 +79,8 @@ def test_the_command_measures_what_it_writes(tmp_path, monkeypatch, capsys):
     accuracy, measured = classifier.accuracy, []
     monkeypatch.setattr(classifier, "accuracy", lambda *args: measured.append(args[0]) or accuracy(*args))
     out = tmp_path / "c.pth"
-    train_classifier.main(["--epochs", "2", "--device", "cpu", "--seed", "3", "--out", str(out)])
+    words = ["--epochs", "2", "--device", "cpu", "--seed", "3", "--out", str(out), "--state", str(tmp_path / "s.pt")]
+    train_classifier.main(words)
     network, facts = classifier.load(out)
     for name, value in measured[0].state_dict().items():
         assert torch.equal(network.state_dict()[name], value), name  # what was measured is rounded already
@@ -85,3 +92,46 @@ def test_the_command_measures_what_it_writes(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert re.search(rf"test accuracy {facts['accuracy']:.2%} of 200", said)
     assert str(out) in said and checkpoint.sha256(out) in said
+
+
+# The command on a few stripes; it sends itself a signal at step 13.
+CHILD = """
+import os, sys
+from test_classifier import classifier, stripes, train_classifier
+splits = {"train": stripes(512), "test": stripes(200, seed=1)}
+train_classifier.load = lambda name, split, root, device: splits[split]
+average, steps = classifier.average, []
+def dying(*args, **kwargs):
+    average(*args, **kwargs)
+    steps.append(1)
+    if len(steps) == 13 and int(sys.argv[1]):
+        os.kill(os.getpid(), int(sys.argv[1]))
+classifier.average = dying
+sys.exit(train_classifier.main(sys.argv[2:]))
+"""
+
+
+def run(folder, death, *words):
+    place = ["--out", folder / "c.pth", "--state", folder / "s.pt"]
+    command = [sys.executable, "-c", CHILD, str(int(death)), *place, "--epochs", "20", "--device", "cpu", *words]
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")])
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
+    assert run(tmp_path / "whole", 0).returncode == 0
+    for death, at in ((signal.SIGINT, 13), (signal.SIGKILL, 12)):  # the first is saved once more
+        folder = tmp_path / str(int(death))
+        killed = run(folder, death, "--save-every", "0")
+        assert killed.returncode == (130 if death == signal.SIGINT else -death), killed.stderr
+        assert ("Continue with" in killed.stdout) == (death == signal.SIGINT)
+        assert checkpoint.load(folder / "s.pt")["training"]["step"] == at and not (folder / "c.pth").exists()
+        assert run(folder, 0, "--resume").returncode == 0
+        assert (folder / "c.pth").read_bytes() == (tmp_path / "whole/c.pth").read_bytes()
+
+
+def test_a_resumed_training_is_that_which_was_begun(tmp_path):
+    checkpoint.save(tmp_path / "s.pt", {"asked": {"dataset": "MNIST", "epochs": 20, "seed": 1}})
+    refused = run(tmp_path, 0, "--resume")
+    assert refused.returncode and "was begun with seed 1, not 0" in refused.stderr
+    assert not (tmp_path / "c.pth").exists()

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,34 +53,50 @@ def convolution(inside: int, outside: int) -> nn.Sequential:
 # --- Train ---
 
 
-class Step(NamedTuple):
-    loss: Tensor  # a scalar, still on the device
-    ema: Classifier  # the moving average so far: the classifier to keep
+class Training:
+    """AdamW with a one-cycle rate, of so many steps in all. Its `state` is all that the rest of it depends on."""
+
+    def __init__(self, classifier: Classifier, steps: int, seed: int = 0, lr: float = 6e-3, flip: bool = False,
+                 bf16: bool = False):  # fmt: skip
+        self.classifier, self.steps, self.flip, self.bf16, self.step = classifier, steps, flip, bf16, 0
+        self.ema = copy.deepcopy(classifier).requires_grad_(False).eval()  # the moving average: the classifier to keep
+        self.optimizer = torch.optim.AdamW(classifier.parameters(), lr, weight_decay=0.02)
+        self.rate = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps=steps, pct_start=0.2)
+        self.random = torch.Generator(next(classifier.parameters()).device).manual_seed(seed)
+
+    def train(self, batches: Iterator[Any]) -> Iterator[Tensor]:
+        """Train to the end on batches (.images uint8 (B, C, H, W), .labels (B,)); the loss () of every step."""
+        self.classifier.train()
+        while self.step < self.steps:
+            batch = next(batches)
+            with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
+                seen = augment(batch.images, self.flip, self.random) / 255
+                loss = F.cross_entropy(self.classifier(seen), batch.labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.rate.step()
+            self.step += 1
+            average(self.ema, self.classifier, keep=min(0.998, self.step / (self.step + 10)))
+            yield loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        """Plain tensors and values, for checkpoint.save."""
+        parts = {name: getattr(self, name).state_dict() for name in ("classifier", "ema", "optimizer", "rate")}
+        return parts | {"random": self.random.get_state(), "step": self.step}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`."""
+        for name in ("classifier", "ema", "optimizer", "rate"):
+            getattr(self, name).load_state_dict(state[name])
+        self.random.set_state(state["random"])
+        self.step = state["step"]
 
 
-def train(
-    classifier: Classifier, batches: Iterator[Any], steps: int, lr: float = 6e-3, flip: bool = False, bf16: bool = False
-) -> Iterator[Step]:
-    """AdamW with a one-cycle rate on `steps` batches (.images uint8 (B, C, H, W), .labels (B,)), one Step each."""
-    ema = copy.deepcopy(classifier).requires_grad_(False).eval()
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr, weight_decay=0.02)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
-    classifier.train()
-    for step, batch in zip(range(1, steps + 1), batches, strict=False):
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
-            loss = F.cross_entropy(classifier(augment(batch.images, flip) / 255), batch.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rate.step()
-        average(ema, classifier, keep=min(0.998, step / (step + 10)))
-        yield Step(loss.detach(), ema)
-
-
-def augment(images: Tensor, flip: bool, reach: int = 1) -> Tensor:
+def augment(images: Tensor, flip: bool, generator: torch.Generator | None = None, reach: int = 1) -> Tensor:
     """Every image shifted by up to `reach` pixels (zeros come in) and, if `flip`, mirrored half the time."""
     n, _, height, width = images.shape
-    random = lambda high: torch.randint(high, (n, 1), device=images.device)
+    random = lambda high: torch.randint(high, (n, 1), device=images.device, generator=generator)
     row = torch.arange(height, device=images.device) + random(2 * reach + 1)  # (B, H)
     column = torch.arange(width, device=images.device) + random(2 * reach + 1)  # (B, W)
     if flip:

@@ -9,6 +9,7 @@ from diffusion.errors import UserError, unknown
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -45,9 +46,7 @@ class Config:
     hidden: Widths = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
     activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
     classes: Natural = 0  # labels that the network can be told; 0: none
-    drop_prob: Annotated[float, Field(ge=0, le=1)] = (
-        0.1  # share of the labels that training hides, so that the network can also do without
-    )
+    drop_prob: Probability = 0.1  # how often training hides the label, so that the network can also do without
 
     lr: Positive = 2e-4  # Adam's
     beta2: Share = 0.999  # Adam's, of the squared gradients

@@ -94,7 +94,7 @@ class Editor:
     def _latent(self, end: Tensor | int, label: int | Tensor | None, how: dict) -> Tensor:
         if isinstance(end, int):
             like = torch.empty(1, *self.experiment.config.shape, device=self._device)
-            return self.experiment.process.prior(like, Noise(end, torch.zeros(1, dtype=torch.long)))[0]
+            return self.experiment.process.prior(like, self._noise(like, end))[0]
         return self.invert(end[None], label, **{key: value for key, value in how.items() if key != "sampler"})[0]
 
     def _checked(self, images: Tensor) -> Tensor:

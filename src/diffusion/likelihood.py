@@ -96,7 +96,7 @@ def flow_times(process: Process, steps: int, span: tuple[float, float] = SPAN) -
         raise UserError(f"a span of noise levels is two numbers above 0, the lower first, not {low} and {high}")
     u = torch.linspace(math.log(low), math.log(high), int(steps) + 1, dtype=torch.float64)
     if process.timesteps:
-        first, end = -process.log_snr(torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64))
+        first, end = -process.log_snr(torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64)).cpu()
         ends = u[[0, -1]].clamp(first, end)
         u = torch.linspace(*ends.tolist(), int(steps) + 1, dtype=torch.float64)
     times = process.time_at(-u).unique()

@@ -182,9 +182,8 @@ def coverage(images: Tensor, reference: Reference, k: int = 3) -> Coverage:
 def _share_among(some: Tensor, others: Tensor, k: int) -> float:
     """The share of `some` (N, D) that lie within the k-nearest-neighbour ball of at least one of `others` (M, D)."""
     near = lambda part: torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
-    radius = torch.cat(
-        [near(part).kthvalue(k + 1, dim=1).values for part in others.split(500)]
-    )  # 0 is the image itself
+    nearest = [near(part).kthvalue(k + 1, dim=1).values for part in others.split(500)]  # 0 is the image itself
+    radius = torch.cat(nearest)
     inside = [(near(part) <= radius).any(1) for part in some.split(500)]
     return torch.cat(inside).double().mean().item()
 

@@ -101,7 +101,8 @@ class Gaussian(Process):
         log_snr = log_snr.double()
         if self.timesteps:
             table = torch.arange(1, self.timesteps + 1, dtype=torch.float64, device=log_snr.device) / self.timesteps
-            return table[(self.log_snr(table) - log_snr[:, None]).abs().argmin(1)]
+            known = self.log_snr(table).to(log_snr.device)  # a schedule's table may lie on another device
+            return table[(known - log_snr[:, None]).abs().argmin(1)]
         below, above = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         for _ in range(60):  # bisection: any schedule can be asked what it is, none where it is so
             middle = (below + above) / 2

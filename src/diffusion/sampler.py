@@ -72,10 +72,8 @@ def multistep(
         x_0, now = denoiser(x, t, **cond), process.log_snr(t)
         ahead = x_0
         if before is not None and s > 0:
-            h, h_before = process.log_snr(s) - now, now - past
-            ahead = x_0 + (h / (2 * h_before)).to(x.dtype) * (
-                x_0 - before
-            )  # h_before is inf after a start at alpha = 0
+            h, h_before = process.log_snr(s) - now, now - past  # the latter is inf after a start at alpha = 0
+            ahead = x_0 + (h / (2 * h_before)).to(x.dtype) * (x_0 - before)
         x = process.step(x, ahead, t, s, noise)
         before, past = x_0, now
         yield x

@@ -48,6 +48,6 @@ class Rectified(nn.Module):
 
 def build_schedule(name: str, timesteps: int, beta_min: float, beta_max: float) -> nn.Module:
     """The schedule of a config; only `linear` has a number of timesteps and betas."""
-    return {"linear": lambda: LinearBeta(timesteps, beta_min, beta_max), "cosine": Cosine, "rectified": Rectified}[
-        name
-    ]()
+    if name == "linear":
+        return LinearBeta(timesteps, beta_min, beta_max)
+    return {"cosine": Cosine, "rectified": Rectified}[name]()
