@@ -8,7 +8,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,31 +114,44 @@ def histories() -> dict[str, list[dict[str, Any]]]:
 
 
 @cache
-def cold_recipes() -> dict[str, tuple[Config, list]]:
-    """benchmarks/cold.py's recipes of cold.jsonl: name -> config and ways."""
+def cold_recipes(preset: str | None = None) -> dict[str, tuple[Config, list]]:
+    """benchmarks/cold.py's recipes for a preset of the coursework, or those of cold.jsonl: name -> config and ways."""
     spec = importlib.util.spec_from_file_location("cold", ROOT / "benchmarks" / "cold.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.GROUPS["default_28"] | module.GROUPS["unet"]
+    return module.GROUPS[preset] if preset in COLD else module.GROUPS["default_28"] | module.GROUPS["unet"]
 
 
-def cold_rows() -> list[tuple[dict, list[dict]]]:
-    """(what, its records, one a seed) of each recipe and way in cold.jsonl, in the order of benchmarks/cold.py."""
-    keys, groups = ("axis", "steps", "n", "recipe", "way", "begin"), {}
-    for record in read("cold"):
-        groups.setdefault(tuple(record[key] for key in keys), {})[record.get("seed", 0)] = record
+def cold_rows(file: str = "cold") -> list[tuple[dict, list[dict]]]:
+    """(what, its records, one a seed) of each recipe and way in the file, in the order of benchmarks/cold.py."""
+    keys, groups = ("preset", "axis", "steps", "n", "recipe", "way", "begin"), {}
+    for record in read(file):
+        groups.setdefault(tuple(record.get(key) for key in keys), {})[record.get("seed", 0)] = record
     names, ways = list(cold_recipes()), ["direct", "alg2", "alg1", "ddpm"]
-    place = lambda key: (key[0] != "row", key[3] in names and names.index(key[3]), key[1], ways.index(key[4]), key[5])
+
+    def place(key: tuple) -> tuple:
+        preset, axis, steps, _, recipe, way, begin = key
+        of = names.index(recipe) if recipe in names else len(names)
+        return str(preset), axis != "row", of if file == "cold" else steps, of, steps, ways.index(way), begin
+
     return [(dict(zip(keys, key)), list(groups[key].values())) for key in sorted(groups, key=place)]
 
 
 def cold_one(recipe: str, way: str, begin: int = 0) -> dict[str, Any]:
     """Means over the seeds of one recipe and way, by rows; {} if it was not run."""
-    found = [
-        records
-        for what, records in cold_rows()
-        if (what["recipe"], what["way"], what["begin"], what["axis"]) == (recipe, way, begin, "row")
-    ]
+    asked = {"recipe": recipe, "way": way, "begin": begin, "axis": "row"}
+    return cold_means([records for what, records in cold_rows() if asked.items() <= what.items()])
+
+
+def cold_long_one(title: str, way: str, begin: int = 0) -> dict[str, Any]:
+    """The same of the longest trainings by rows in single lines, by what the report calls the recipe."""
+    asked = {"way": way, "begin": begin, "axis": "row", "preset": "default_28"}
+    rows = [(what, records) for what, records in cold_rows("cold_long") if asked.items() <= what.items()]
+    return cold_means([records for what, records in rows if recipe_of(what)[0].startswith(title)])
+
+
+def cold_means(found: list[list[dict]]) -> dict[str, Any]:
+    """Means over the seeds of the last of these groups of records."""
     if not found:
         return {}
     numeric = [key for key, value in found[-1][0].items() if isinstance(value, int | float)]
@@ -333,8 +346,11 @@ WAYS = {"direct": "one step", "alg2": "Alg.~2", "alg1": "Alg.~1", "ddpm": "DDPM"
 def recipe_of(what: dict) -> tuple[str, Config | None]:
     """How a recipe of benchmarks/cold.py is called here, and its config."""
     name = what["recipe"]
-    config = cold_recipes().get(name, (None,))[0]
+    config = cold_recipes(what.get("preset")).get(name, (None,))[0]
     title = RECIPES.get(name, name.replace("_", r"\_"))
+    for each in shipped():
+        if each.path.stem == name:
+            title, config = "noise", each.config
     if title == "noise" and config:
         title += f" {number(config.noise / (config.pixel_range[1] - config.pixel_range[0]), '.3f')}"
     return title, config
@@ -364,12 +380,15 @@ def rare_to_common(shares: list[float] | None) -> str:
     return DASH if shares is None else rf"{100 * min(shares):.1f}--{percent(max(shares))}"
 
 
-def cold() -> str:
+def cold(file: str = "cold") -> str:
     """Recipes of cold diffusion, all ways back, restored and new digits."""
     rows, head, before = [], None, None
-    for what, records in cold_rows():
+    for what, records in cold_rows(file):
         title, config = recipe_of(what)
-        name = f"{network(config) if config else DASH}, {what['axis']}s, {count(what['steps'])} training steps"
+        groups = f"{what['axis']}s in {config.timesteps} groups" if config and config.process == "averaging" else ""
+        name = ", ".join(
+            filter(None, [network(config) if config else DASH, groups, f"{count(what['steps'])} training steps"])
+        )
         if name != head:
             rows.append(name)
             head, before = name, None
@@ -381,7 +400,7 @@ def cold() -> str:
         ])  # fmt: skip
         before = title
     header = ["recipe", "way back", "calls", "FID", "label kept", "SSIM", "grey", "FID", "IS", "labels"]
-    n, original = {what["n"] for what, _ in cold_rows()}, one(read("cold"), way="alg2")
+    n, original = {what["n"] for what, _ in cold_rows(file)}, one(read(file), way="alg2")
     told = (
         f"Grey: mean grey value, of the originals {number(original.get('mean_original'), '.3f')}; label kept: by the "
         f"classifier, of the originals {percent(original.get('agreement_original'))}. New digits: averages drawn from "
@@ -390,13 +409,17 @@ def cold() -> str:
     floor = "; ".join(map(floors, sorted(n)))
     above = r" & & & \multicolumn{4}{c}{test digits restored} & \multicolumn{3}{c}{new digits} \\"
     above += r" \cmidrule(lr){4-7} \cmidrule(l){8-10}" + "\n"
-    numbers = note(", ".join(map(count, sorted(n))), cold_seeds(), floor)
+    numbers = note(", ".join(map(count, sorted(n))), cold_seeds(file), floor)
     return table("llrrrrrrrr", header, rows, told, numbers, above=above)
 
 
-def cold_seeds() -> str:
-    most = max((len(records) for _, records in cold_rows()), default=1)
-    return "one training and one sampling seed" if most == 1 else rf"mean $\pm$ sd over up to {most} seeds"
+def cold_seeds(file: str) -> str:
+    most = max((len(records) for _, records in cold_rows(file)), default=1)
+    return (
+        "one training and one sampling seed"
+        if most == 1
+        else rf"one training; mean $\pm$ sd over {most} sampling seeds"
+    )
 
 
 def equal_budget() -> list[tuple[dict, list[dict]]]:
@@ -425,7 +448,7 @@ def hot_cold() -> str:
         rows.append([name, way_of(what), count(calls_of(what)), over(fids), times, scores, shares])
     header = ["process", "way back", "calls", "FID", r"$\times$ floor", "IS", "labels"]
     n = next((what["n"] for what, _ in equal_budget()), 0)
-    return table("llrrrrr", header, rows, note(count(n), cold_seeds(), floors(n)))
+    return table("llrrrrr", header, rows, note(count(n), cold_seeds("cold"), floors(n)))
 
 
 def guided() -> str:
@@ -514,6 +537,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets_cold": presets_cold,
     "weights": weights,
     "cold": cold,
+    "cold_long": partial(cold, "cold_long"),
     "hot_cold": hot_cold,
     "guided": guided,
     "guidance": guidance,
@@ -576,6 +600,11 @@ def cold_facts() -> dict[str, str]:
         "NoisyTwo": cold_one("noise 0.15", "alg2"),
         "Fresh": cold_one("noise 0.15", "alg1"),
         "Hot": cold_one("DDPM, same network", "ddpm"),
+        "LongOriginalTwo": cold_long_one("original", "alg2"),
+        "LongOriginalTwoLess": cold_long_one("original", "alg2", begin=1),
+        "LongDirect": cold_long_one("noise", "direct"),
+        "LongFresh": cold_long_one("noise", "alg1"),
+        "LongFreshLess": cold_long_one("noise", "alg1", begin=1),
     }
     said = {}
     for name, r in known.items():
@@ -589,6 +618,7 @@ def cold_facts() -> dict[str, str]:
     return said | {
         "RealGrey": number(known["CleanTwo"].get("mean_original"), ".3f"),
         "CnnSteps": count(known["CnnFresh"].get("steps")),
+        "LongSteps": count(known["LongOriginalTwo"].get("steps")),
         "EqualSteps": count(known["Hot"].get("steps")),
     }
 
@@ -601,10 +631,14 @@ def guided_facts() -> dict[str, str]:
     about = next((each.about for each in shipped() if each.family == "unet"), {})
     seconds = one(read("train_unet"), step=about.get("step")).get("seconds")
     marks = [r for r in read("train_unet") if r.get("loss") is not None and "fid" in r]
+    marks = [r for r in marks if r["n"] == marks[0]["n"]]  # later ones were scored on other images
     fall = lambda key: 1 - marks[-1][key] / marks[0][key] if marks else None
     return {
         "HistoryLoss": percent(fall("loss"), ".0f"),
         "HistoryFid": percent(fall("fid"), ".0f"),
+        "HistoryFrom": count(marks[0]["step"] if marks else None),
+        "HistoryTo": count(marks[-1]["step"] if marks else None),
+        "HistoryN": count(marks[0]["n"] if marks else None),
         "UnetFid": over(get("fid"), ".3f"),
         "UnetTimes": number(mean("fid") and mean("fid") / unet["floor"], ".1f"),
         "UnetN": count(unet.get("samples")),

@@ -83,6 +83,12 @@ def test_what_it_says_holds_in_the_json(report):
     assert original("alg2")["restored"] > 1.2 * cold("t = T trained", "alg2")["restored"]
     assert original("direct")["mean"] < 0.95 * original("direct")["mean_original"]
     assert cold("noise 0.15 (of 2)", "alg1")["new"] < 0.8 * cold("t = T trained", "alg1")["new"]
+    theirs, ours = (
+        [t.cold_long_one(title, way, b) for b in (0, 1)] for title, way in (("original", "alg2"), ("noise", "alg1"))
+    )
+    assert all(our["restored"] < their["restored"] / 3 for our, their in zip(ours, theirs))
+    assert ours[0]["agreement"] > 1.5 * theirs[0]["agreement"] and ours[1]["agreement"] < 1.05 * theirs[1]["agreement"]
+    assert ours[0]["steps"] == theirs[0]["steps"] and ours[0]["mean"] < cold("noise 0.15 (of 2)", "alg1")["mean"] - 0.02
     clean = {way: cold("no noise", way)["new"] for way in ("direct", "alg2", "alg1")}
     assert clean["alg1"] < clean["alg2"] < clean["direct"]
     noisy = {way: cold("noise 0.15", way)["new"] for way in ("alg2", "alg1")}
