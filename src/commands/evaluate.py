@@ -38,7 +38,7 @@ def parser() -> Parser:
     p.add_argument("--interval", type=number(float, 0, 1), nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH"),
                    help="times that are guided (default: 0 1, all)")  # fmt: skip
     add_feature_options(p)
-    p.add_argument("--batch-size", type=number(int, 1), default=250, help="samples drawn at a time")
+    p.add_argument("--batch-size", type=number(int, 1), help="samples drawn at a time (default: by device)")
     p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
     p.add_argument("--out", type=Path, help="append the numbers to this file, one JSON object a line")

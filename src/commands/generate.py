@@ -55,7 +55,9 @@ def parser() -> Parser:
         "--variance", type=one_of("variance", ["beta", "posterior"]), help="of ddpm's noise (default: as saved)"
     )
     p.add_argument("--no-clip", action="store_true", help="let estimates of x_0 leave the range of images")
-    p.add_argument("--batch-size", type=number(int, 1), default=256, help="images at a time; does not change them")
+    p.add_argument(
+        "--batch-size", type=number(int, 1), help="images at a time; does not change them (default: by device)"
+    )
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
     p.add_argument(
         "--out", type=Path, default=Path("samples.png"), help="X.png, a grid, or X.npy, float32 (N, C, H, W)"

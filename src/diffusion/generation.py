@@ -137,17 +137,20 @@ def samples(
     seed: int = 0,
     originals: Tensor | None = None,
     labels: Tensor | int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     tick: Callable[[int], object] = lambda images: None,
     **how: Any,
 ) -> Tensor:
     """The finished images (N, C, H, W) of the samples `index` (N,), of which `batch_size` are computed at a time.
+
+    None is 128 on a CPU, where memory for more is slow to come by, and 1024 elsewhere.
 
     `originals` (N, C, H, W) and `labels` (N,), if given, are of all of them; `how` is for `trajectory`. `tick(n)` is
     called whenever n images are a state further: in all, each of the N reaches len(sampling(…).times) states.
     """
     told = conditions(experiment, index, labels).get("cond")
     parts = [torch.empty(0, *experiment.config.shape, device=index.device)]  # a process's share may be no image
+    batch_size = batch_size or (128 if index.device.type == "cpu" else 1024)
     for first in range(0, len(index), batch_size):
         part = slice(first, first + batch_size)
         begin, cond = (None if each is None else each[part] for each in (originals, told))

@@ -39,8 +39,8 @@ class Model:
         self.experiment.to(device)
         return self
 
-    def sample(self, count: int = 16, label: int | Tensor | None = None, seed: int = 0, batch_size: int = 256,
-               **how: Any) -> Tensor:  # fmt: skip
+    def sample(self, count: int = 16, label: int | Tensor | None = None, seed: int = 0,
+               batch_size: int | None = None, **how: Any) -> Tensor:  # fmt: skip
         """New images (count, C, H, W).
 
         `label` is one for all or (count,) of them; of a model that knows labels, None draws 0, 1, 2, … in turn. `how`:
