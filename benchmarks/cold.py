@@ -34,28 +34,30 @@ from diffusion.training import Trainer
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
+WAYS = [("direct", 0), ("alg2", 0), ("alg1", 0), ("pinned", 0)]  # back: the sampler, how many steps late it begins
+
 
 def coursework(preset):
     """The original's recipe and ours for one of the coursework's presets."""
     ours = COLD[preset]
     plain = ours.replace(noise=0.0, sampler="alg2")
     return {
-        "original: t < T only": (plain, [("direct", 0), ("alg2", 0), ("alg2", 1), ("alg1", 0), ("alg1", 1)]),
-        "t = T trained": (plain, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
-        "noise 0.15 (of 2)": (ours, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
+        "original: t < T only": (plain, [*WAYS, ("alg2", 1), ("alg1", 1), ("pinned", 1)]),
+        "t = T trained": (plain, WAYS),
+        "noise 0.15 (of 2)": (ours, WAYS),
     }
 
 
 UNET = COLD["cold_unet"]
-GROUPS = {  # name -> config, ways back (sampler, how many steps before the end it begins)
+GROUPS = {  # name -> config, ways back
     "unet": {
-        "no noise": (UNET.replace(noise=0.0), [("direct", 0), ("alg2", 0), ("alg1", 0)]),
-        "noise 0.15": (UNET, [("direct", 0), ("alg2", 0), ("alg1", 0)]),
-        "noise 0.05": (UNET.replace(noise=0.05), [("alg1", 0)]),
-        "noise 0.3": (UNET.replace(noise=0.3), [("alg1", 0)]),
-        "0.15, inside-out": (UNET.replace(order="inside-out"), [("alg1", 0)]),
-        "0.15, outside-in": (UNET.replace(order="outside-in"), [("alg1", 0)]),
-        "0.15, 7 groups": (UNET.replace(timesteps=7), [("alg1", 0)]),
+        "no noise": (UNET.replace(noise=0.0), WAYS),
+        "noise 0.15": (UNET, WAYS),
+        "noise 0.05": (UNET.replace(noise=0.05), [("alg1", 0), ("pinned", 0)]),
+        "noise 0.3": (UNET.replace(noise=0.3), [("alg1", 0), ("pinned", 0)]),
+        "0.15, inside-out": (UNET.replace(order="inside-out"), [("alg1", 0), ("pinned", 0)]),
+        "0.15, outside-in": (UNET.replace(order="outside-in"), [("alg1", 0), ("pinned", 0)]),
+        "0.15, 7 groups": (UNET.replace(timesteps=7), [("alg1", 0), ("pinned", 0)]),
         "DDPM, same network": (DDPM["ddpm_unet"], [("ddpm", 0)]),
     },
     "default_28": coursework("default_28"),
@@ -164,7 +166,7 @@ def experiments(args, data, device):
             yield name, trained(name, config.replace(axis=args.axis, precision=precision), args, data, device), ways
     if args.weights:
         e = load_weights(find_weights(args.weights, [WEIGHTS])).to(device)
-        yield args.weights, e, [("direct", 0), ("alg2", 0), ("alg1", 0), ("alg1", 1)]
+        yield args.weights, e, [*WAYS, ("pinned", 1)]
 
 
 def result(e, way, begin, seed, test, n, extractor, reference):

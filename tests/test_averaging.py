@@ -65,10 +65,10 @@ def test_degrading_twice_changes_nothing():
 
 
 @pytest.mark.parametrize("axis", ["row", "col"])
-@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("eta, pinned", [(0.0, False), (1.0, False), (1.0, True)])
 @pytest.mark.parametrize("steps", [1, 3, 28])
-def test_a_perfect_restorer_returns_x_0(axis, eta, steps):
-    process = Averaging(axis, line_order("random", 28).reshape(28, 1), eta=eta)
+def test_a_perfect_restorer_returns_x_0(axis, eta, pinned, steps):
+    process = Averaging(axis, line_order("random", 28).reshape(28, 1), eta=eta, pinned=pinned)
     x_0 = torch.rand(2, 1, 28, 28)
     x = last(sample(lambda x, t: x_0, process, process.degrade(x_0, torch.ones(2)), process.times(steps)))
     torch.testing.assert_close(x, x_0, atol=1e-6, rtol=0)
@@ -98,6 +98,35 @@ def test_noise_is_of_the_stated_size_in_training_and_fresh_at_each_step():
     assert fresh.std().item() == pytest.approx(0.15, rel=0.01)
     end = process.step(torch.randn_like(x_0), x_0, torch.tensor(1 / 7), torch.tensor(0.0))
     assert torch.equal(end, x_0)  # none at the last step
+
+
+@pytest.mark.parametrize("axis", ["row", "col"])
+@pytest.mark.parametrize("noise", [0.0, 0.15])
+def test_pinned_averages_stay_what_they_were_whatever_the_network_says(axis, noise):
+    process = Averaging(axis, line_order("random", 28).reshape(7, 4), noise, eta=1.0, pinned=True, channels=3)
+    x_0, babble = torch.rand(5, 3, 28, 28), lambda x, t: torch.randn_like(x)
+    x_1 = process.degrade(x_0, torch.ones(()))
+    *states, end = sample(babble, process, x_1, process.times(7))
+    for x in states:
+        torch.testing.assert_close(process.means(x), process.means(x_0), atol=1e-5, rtol=0)
+    process.pinned = False  # and Algorithm 1 lets go of them
+    *_, x, end = sample(babble, process, x_1, process.times(7))
+    assert (process.means(x) - process.means(x_0)).abs().mean() > 0.05
+
+
+def test_the_last_answer_is_the_networks_own():
+    process = Averaging("row", line_order("random", 28).reshape(7, 4), noise=0.1, eta=1.0, pinned=True)
+    answer = torch.rand(2, 1, 28, 28)
+    x = last(sample(lambda x, t: answer, process, torch.rand(2, 1, 28, 28), process.times(7)))
+    assert torch.equal(x, answer)
+
+
+def test_noise_leaves_the_averages_alone():
+    process, x_0 = Averaging("row", line_order("random", 28).reshape(7, 4), noise=0.3), torch.rand(4, 1, 28, 28)
+    for t in torch.arange(8) / 7:
+        x_t = process.degrade(x_0, t)
+        torch.testing.assert_close(process.means(x_t), process.means(x_0), atol=1e-6, rtol=0)
+        assert (x_t - process.blurred(x_0, t)).std() == pytest.approx(0.3, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ORDERS)

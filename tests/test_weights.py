@@ -1,5 +1,6 @@
 """Every shipped denoiser loads, draws, and says how it was scored; the command that makes them goes on where it was."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,13 @@ def test_the_command_trains_scores_stores_and_does_nothing_twice(few, capsys):
     assert again.read_bytes() == first[names[1]]  # to the bit, scores and all
     assert (folder / "runs/DDPM_testing/state.pt").read_bytes() == state  # nothing was trained
     assert (folder / "w/README.md").read_text() == catalogue(folder / "w")
+
+    checkpoint.save(again, checkpoint.load(again) | {"about": {"epoch": 1, "step": 4, "holds": "ema", "scores": {}}})
+    make("--only", "tiny", "tiny_row", "--rescore")
+    scores = lambda content: content["about"]["scores"]
+    assert scores(checkpoint.load(again)) == scores(torch.load(io.BytesIO(first[names[1]]), weights_only=True))
+    for name in set(names) - {again.name}:
+        assert (folder / "w" / name).read_bytes() == first[name]
 
     kept, run = (checkpoint.load(folder / part / names[2]) for part in ("w", "runs/DDPM_testing"))
     assert all(value.dtype == torch.float16 for value in kept["network"].values())

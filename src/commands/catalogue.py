@@ -19,7 +19,8 @@ moving averages. Mean ± sd over sampling seeds of one training, sampled in the 
 
 {measures}
 
-Restored: test images from their averages, by one prediction, Algorithm 1 and Algorithm 2 of Bansal et al. (2022)."""
+Restored: test images from their averages, by one prediction, Algorithm 1 and Algorithm 2 of Bansal et al. (2022), and
+Algorithm 1 with pinned averages, which is how new images are drawn."""
 
 
 def catalogue(folder: Path) -> str:

@@ -46,10 +46,10 @@ def parser() -> Parser:
     )
     p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
     p.add_argument("--sampler", "--method", type=one_of("sampler", WAYS),
-                   help=f"{', '.join(WAYS)}; the last three of cold weights (default: as saved)")  # fmt: skip
+                   help=f"{', '.join(WAYS)}; the last four of cold weights (default: as saved)")  # fmt: skip
     usual = ", ".join(f"{way.steps} for {name}" for name, way in SAMPLERS["gaussian"].items())
     p.add_argument(
-        "--steps", type=number(int, 1), help=f"of the sampler (default: {usual}, 1 for direct, T for alg1, alg2)"
+        "--steps", type=number(int, 1), help=f"of the sampler (default: {usual}, 1 for direct, T for the others)"
     )
     p.add_argument(
         "--variance", type=one_of("variance", ["beta", "posterior"]), help="of ddpm's noise (default: as saved)"

@@ -16,7 +16,7 @@ from diffusion.generation import SAMPLERS
 from diffusion.metrics import Likeness, Reference, Scores, agreement, floor, likeness, score
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
-WAYS = ("direct", "alg1", "alg2")  # back from fully averaged test images
+WAYS = ("direct", "alg1", "alg2", "pinned")  # back from fully averaged test images
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, kind: str) -> None:

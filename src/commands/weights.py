@@ -69,6 +69,7 @@ def parser() -> Parser:
     p.add_argument("--only", nargs="+", type=one_of("family", FAMILIES), default=list(FAMILIES), metavar="FAMILY",
                    help=f"some of {', '.join(FAMILIES)} (default: all)")  # fmt: skip
     p.add_argument("--into", type=Path, default=WEIGHTS, help="the folder of the finished files (default: weights/)")
+    p.add_argument("--rescore", action="store_true", help="train nothing; score the files that are there anew")
     p.add_argument("--table", action="store_true", help="only write the folder's README.md anew")
     p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
     p.add_argument("--out", type=Path, default=Path("."), help="where runs/ is made")
@@ -83,13 +84,17 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     for name in args.only if not args.table else ():
         family = FAMILIES[name]
-        missing = [file for file in files(family) if not (args.into / file).exists()]
-        if missing:
+        due = [file for file in files(family) if (args.into / file).exists() == args.rescore]
+        if due:
             told = vars(args) | {"eval_samples": args.eval_samples or family.samples}
             lab = Laboratory(family.config, argparse.Namespace(**told), family.run, family.pattern)
-            train(lab, family)
-            ship(lab, missing, args.into)
-        print(f"{name}: {', '.join(missing) or 'nothing was missing'}", flush=True)
+            if args.rescore:
+                lab.folder = args.into
+            else:
+                train(lab, family)
+            ship(lab, due, args.into)
+        nothing = "nothing is there" if args.rescore else "nothing was missing"
+        print(f"{name}: {', '.join(due) or nothing}", flush=True)
     text = catalogue(args.into)
     checkpoint.write_atomically(args.into / "README.md", lambda file: file.write(text.encode()))
     print(f"wrote {args.into / 'README.md'}")

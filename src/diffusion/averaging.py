@@ -32,12 +32,15 @@ class Averaging(Process):
     """At t = k/T the first k groups of an order are averaged, each to one number: the joint mean of all its lines.
 
     `order` (T, lines per group) holds line numbers; `axis` says whether lines are rows or columns. With `noise` > 0,
-    every degraded image also carries Gaussian noise of that standard deviation, which the step draws afresh by `eta`.
+    every degraded image also carries Gaussian noise of that standard deviation, which the step draws afresh by `eta`;
+    the averages themselves stay free of it. `pinned` tells the step to hold on to them.
     """
 
-    def __init__(self, axis: str, order: Tensor, noise: float = 0.0, eta: float = 0.0, channels: int = 1):
+    def __init__(
+        self, axis: str, order: Tensor, noise: float = 0.0, eta: float = 0.0, pinned: bool = False, channels: int = 1
+    ):
         super().__init__()
-        self.timesteps, self.noise, self.eta = len(order), noise, eta
+        self.timesteps, self.noise, self.eta, self.pinned = len(order), noise, eta, pinned
         self.along = {"row": -1, "col": -2}[axis]  # the dimension of an image that a line runs along
         self.register_buffer("rank", rank_of(order))  # (lines,) the step at which each line is averaged
         self.averages = Mixture(COMPONENTS, channels * len(order))  # of the T numbers a channel that are left at t = 1
@@ -54,9 +57,15 @@ class Averaging(Process):
         shape[-1 if self.along == -2 else -2] = -1
         return torch.where(self.rank.view(shape) <= step, self.means(x_0), x_0)
 
+    def noisy(self, x_t: Tensor, noise: Draw, scale: float = 1.0) -> Tensor:
+        """x_t with `scale` times its noise, of which the average of every group is free."""
+        if not self.noise * scale:
+            return x_t
+        z = noise(x_t)
+        return x_t + scale * self.noise * (z - self.means(z))
+
     def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
-        x_t = self.blurred(x_0, t)
-        return x_t + self.noise * noise(x_0) if self.noise else x_t
+        return self.noisy(self.blurred(x_0, t), noise)
 
     def fit(self, x_0: Tensor) -> None:
         """Learn from training images (N, C, H, W) what fully averaged ones look like, for `prior`."""
@@ -67,7 +76,7 @@ class Averaging(Process):
             raise UserError("these weights do not say what averaged images look like: start from test images instead")
         values = self.averages.draw(like, noise).reshape(len(like), like.shape[1], -1)  # (B, C, T)
         x_1 = values[:, :, self.rank - 1].unsqueeze(self.along).expand_as(like)
-        return x_1 + self.noise * noise(like) if self.noise else x_1
+        return self.noisy(x_1, noise)
 
     @property
     def firsts(self) -> Tensor:
@@ -75,7 +84,13 @@ class Averaging(Process):
         return (self.rank == torch.arange(1, self.timesteps + 1, device=self.rank.device)[:, None]).float().argmax(1)
 
     def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
-        """Bansal et al. (2022): eta 0 is Algorithm 2, which keeps x_t - D(x_0, t); eta 1 is Algorithm 1."""
-        kept = (1 - self.eta**2) ** 0.5 * (x_t - self.blurred(x_0, t))
-        x_s = kept + self.blurred(x_0, s)
-        return x_s + self.eta * self.noise * noise(x_t) if self.eta * self.noise and s > 0 else x_s
+        """Bansal et al. (2022): eta 0 is Algorithm 2, which keeps x_t - D(x_0, t); eta 1 is Algorithm 1, without that.
+
+        So Algorithm 2 holds on to the averages and to every line it ever filled in, right or wrong; Algorithm 1 lets
+        go of both. `pinned`, it fills in all lines anew but holds on to the averages, the one thing that is known: x_0
+        is moved to have them, a projection on what was observed, as in Wang et al. (2023).
+        """
+        if self.pinned and s > 0:  # not the last answer: to shift it would tint what is black
+            x_0 = x_0 + self.means(x_t) - self.means(x_0)
+        x_s = self.blurred(x_0, s) + (1 - self.eta**2) ** 0.5 * (x_t - self.blurred(x_0, t))
+        return self.noisy(x_s, noise, self.eta) if s > 0 else x_s

@@ -39,7 +39,7 @@ class Config:
     noise: Level = 0.0  # standard deviation of the noise on every averaged image, in units of x
     loss: Literal["l2", "l1"] = "l2"
     draw_time: Literal["uniform", "logit-normal"] = "uniform"  # how often each t is trained
-    sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1"] | None = None  # unless told; None: the first
+    sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned"] | None = None  # unless told
     sampler_steps: Count | None = None  # of that sampler, unless told; None: as many as it usually takes
 
     network: Literal["cnn", "unet"] = "cnn"

@@ -23,6 +23,7 @@ class Sampler(NamedTuple):
     eta: float  # 0: nothing random but the start
     steps: int | None  # unless told; None is all there are
     grid: str | None = None  # of the times, where there is a choice
+    pinned: bool = False  # whether averages are held on to
 
 
 SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
@@ -36,6 +37,7 @@ SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
     "averaging": {  # Bansal et al. (2022)
         "alg2": Sampler(sample, 0.0, None),
         "alg1": Sampler(sample, 1.0, None),
+        "pinned": Sampler(sample, 1.0, None, pinned=True),  # ours
         "direct": Sampler(sample, 1.0, 1),
     },
 }
@@ -64,12 +66,15 @@ def sampling(
         sampler = experiment.config.sampler
         steps = experiment.config.sampler_steps if steps is None else steps
     if sampler is None:  # noise in every degraded image is there to be drawn afresh
-        sampler = "alg1" if experiment.config.process == "averaging" and experiment.config.noise else next(iter(known))
+        cold = experiment.config.process == "averaging"
+        sampler = "pinned" if cold and experiment.config.noise else next(iter(known))
     if sampler not in known:
         raise unknown("sampler", sampler, known)
     process = copy.copy(experiment.process)
     way = known[sampler]
     process.eta = way.eta
+    if way.pinned:
+        process.pinned = True
     if variance:
         process.variance = variance
     most = process.timesteps or 1000

@@ -45,7 +45,8 @@ class Model:
 
         `label` is one for all or (count,) of them; of a model that knows labels, None draws 0, 1, 2, … in turn. `how`:
         `guidance_scale` (0 ignores the label, 1 follows it, more exaggerates it), `interval` of times that are guided,
-        `sampler` ("ddpm", "ddim", "heun", "dpm", "sde"; "alg2", "alg1", "direct" of cold models), `steps`, `clip`.
+        `sampler` ("ddpm", "ddim", "heun", "dpm", "sde"; of cold models "alg2", "alg1", "pinned", "direct"), `steps`,
+        `clip`.
         Raises UserError for a label, a sampler or a number of steps that there is not.
         """
         return samples(self.experiment, self._index(count), seed, labels=label, batch_size=batch_size, **how)
