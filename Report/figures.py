@@ -122,7 +122,8 @@ def labels() -> plt.Figure:
     """Which digits are drawn: ways back of the same network after equally many steps, and real digits."""
     figure, panel = plt.subplots(figsize=(WIDTH, 1.75))
     rows = [(what, records) for what, records in tables.equal_budget() if what["axis"] == "row"]
-    shown = {("no noise", "alg2"), ("no noise", "alg1"), ("noise 0.15", "alg1"), ("DDPM, same network", "ddpm")}
+    shown = {("no noise", way) for way in ("alg2", "alg1")} | {("noise 0.15", way) for way in ("alg1", "pinned")}
+    shown |= {("DDPM, same network", "ddpm")}
     rows = [row for row in rows if (row[0]["recipe"], row[0]["way"]) in shown]
     width = 0.8 / max(1, len(rows))
     for i, (what, records) in enumerate(rows):
@@ -281,7 +282,7 @@ def families() -> plt.Figure:
 
 
 def restored() -> plt.Figure:
-    """Test digits restored from nothing but their averages, by the three ways back."""
+    """Test digits restored from nothing but their averages, by every way back."""
     test = test_images()
     each = [(test.labels == digit).nonzero()[:2, 0] for digit in range(10)]  # two of each, and of some only one
     images = test.images[torch.stack(each).T.flatten()[:COLUMNS]]
@@ -290,7 +291,12 @@ def restored() -> plt.Figure:
         experiment = newest(family)
         if experiment:
             rows += [(f"{name}: what is left", degraded(experiment, images, torch.ones(())))]
-            for title, way in {"one step": "direct", "Algorithm 2": "alg2", "fresh noise": "alg1"}.items():
+            for title, way in {
+                "one step": "direct",
+                "Algorithm 2": "alg2",
+                "fresh noise": "alg1",
+                "pinned averages": "pinned",
+            }.items():
                 rows += [(title, drawn(experiment, originals=images, sampler=way))]
     return strips(rows)
 

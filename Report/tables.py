@@ -127,7 +127,7 @@ def cold_rows(file: str = "cold") -> list[tuple[dict, list[dict]]]:
     keys, groups = ("preset", "axis", "steps", "n", "recipe", "way", "begin"), {}
     for record in read(file):
         groups.setdefault(tuple(record.get(key) for key in keys), {})[record.get("seed", 0)] = record
-    names, ways = list(cold_recipes()), ["direct", "alg2", "alg1", "ddpm"]
+    names, ways = list(cold_recipes()), ["direct", "alg2", "alg1", "pinned", "ddpm"]
 
     def place(key: tuple) -> tuple:
         preset, axis, steps, _, recipe, way, begin = key
@@ -298,7 +298,7 @@ def weights() -> str:
     rows = []
     for each in last:
         s, about = each.scores, each.about
-        back = [s.get("restored", {}).get(way, {}).get("fid") for way in ("direct", "alg1", "alg2")]
+        back = [s.get("restored", {}).get(way, {}).get("fid") for way in ("direct", "alg1", "alg2", "pinned")]
         rows.append([
             code(each.family), number(each.epoch, ".3g"), count(about.get("step")), number(about.get("loss"), ".4f"),
             score_of(s), plus_minus(s.get("inception_score"), s.get("inception_score_sd")),
@@ -310,8 +310,8 @@ def weights() -> str:
     told = (
         r"FID and IS: mean $\pm$ sd over sampling seeds of one training, through our MNIST classifier (penultimate "
         f"layer, sha256 {', '.join(map(code, shas)) or DASH}), against {count(reference())} training images; restored "
-        "FID: test images from their averages, by one step, Algorithm~1 and Algorithm~2; floor: the FID of $N$ real "
-        "test images. Losses of different targets cannot be compared. A dash: the file does not say."
+        "FID: test images from their averages, by one step, Algorithm~1, Algorithm~2 and pinned; floor: that of "
+        "$N$ real test images. Losses of different targets cannot be compared. A dash: the file does not say."
     )
     table_ = table("lrrrlllrrrl", header, rows, told)
     many = {name: states for name, states in families().items() if len(states) > 1}
@@ -340,7 +340,7 @@ RECIPES = {
     "noise 0.15": "noise",
     "DDPM, same network": "Gaussian noise",
 }
-WAYS = {"direct": "one step", "alg2": "Alg.~2", "alg1": "Alg.~1", "ddpm": "DDPM"}
+WAYS = {"direct": "one step", "alg2": "Alg.~2", "alg1": "Alg.~1", "pinned": "pinned", "ddpm": "DDPM"}
 
 
 def recipe_of(what: dict) -> tuple[str, Config | None]:
@@ -365,7 +365,7 @@ def calls_of(what: dict) -> int | None:
 def way_of(what: dict) -> str:
     _, config = recipe_of(what)
     name = WAYS[what["way"]]
-    if what["way"] == "alg1" and config and config.noise:
+    if what["way"] in ("alg1", "pinned") and config and config.noise:
         name += ", fresh noise"
     return name + (f", from $T-{what['begin']}$" if what["begin"] else "")
 
@@ -594,17 +594,21 @@ def cold_facts() -> dict[str, str]:
         "TrainedTwo": cold_one("t = T trained", "alg2"),
         "TrainedOne": cold_one("t = T trained", "alg1"),
         "CnnFresh": cold_one("noise 0.15 (of 2)", "alg1"),
+        "CnnPinned": cold_one("noise 0.15 (of 2)", "pinned"),
         "CleanDirect": cold_one("no noise", "direct"),
         "CleanTwo": cold_one("no noise", "alg2"),
         "CleanOne": cold_one("no noise", "alg1"),
+        "CleanPinned": cold_one("no noise", "pinned"),
         "NoisyTwo": cold_one("noise 0.15", "alg2"),
         "Fresh": cold_one("noise 0.15", "alg1"),
+        "Pinned": cold_one("noise 0.15", "pinned"),
         "Hot": cold_one("DDPM, same network", "ddpm"),
         "LongOriginalTwo": cold_long_one("original", "alg2"),
         "LongOriginalTwoLess": cold_long_one("original", "alg2", begin=1),
         "LongDirect": cold_long_one("noise", "direct"),
         "LongFresh": cold_long_one("noise", "alg1"),
-        "LongFreshLess": cold_long_one("noise", "alg1", begin=1),
+        "LongPinned": cold_long_one("noise", "pinned"),
+        "LongPinnedLess": cold_long_one("noise", "pinned", begin=1),
     }
     said = {}
     for name, r in known.items():
