@@ -135,3 +135,17 @@ def test_a_resumed_training_is_that_which_was_begun(tmp_path):
     refused = run(tmp_path, 0, "--resume")
     assert refused.returncode and "was begun with seed 1, not 0" in refused.stderr
     assert not (tmp_path / "c.pth").exists()
+
+
+def test_a_new_training_keeps_the_state_of_an_earlier_one(tmp_path):
+    assert run(tmp_path, signal.SIGINT).returncode == 130
+    kept = (tmp_path / "s.pt").read_bytes()
+    again = run(tmp_path, 0)
+    assert again.returncode == 0 and f"is kept in {tmp_path / 's.pt.1'}" in again.stdout
+    assert (tmp_path / "s.pt.1").read_bytes() == kept
+
+
+def test_a_state_without_its_tensors_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "s.pt", {"asked": {"dataset": "MNIST", "epochs": 20, "seed": 0}, "training": {}})
+    refused = run(tmp_path, 0, "--resume")
+    assert refused.returncode and "start anew without --resume" in refused.stderr

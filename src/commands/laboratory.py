@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -344,10 +343,7 @@ class Laboratory:
         self.accelerator.wait_for_everyone()
         if self.is_main:
             if state.exists():
-                numbers = (self.folder.with_name(f"{self.name}.{i}") for i in range(1, 10**6))
-                aside = next(path for path in numbers if not path.exists())
-                os.rename(self.folder, aside)
-                print(f"the earlier run is kept in {aside}")
+                print(f"the earlier run is kept in {checkpoint.put_aside(self.folder)}")
             text = json.dumps(asdict(self.config), indent=2) + "\n"
             checkpoint.write_atomically(self.folder / "config.json", lambda file: file.write(text.encode()))
         self.accelerator.wait_for_everyone()

@@ -52,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     training = Training(network, steps, args.seed, flip=flip, bf16=computes_bf16(device))
     asked = {"dataset": args.dataset, "epochs": args.epochs, "seed": args.seed}
     if args.resume and state.exists():
-        training.load_state(resumed(state, asked))
+        take_up(training, state, asked)
+    elif state.exists():
+        print(f"the state of an earlier training is kept in {checkpoint.put_aside(state)}")
     save = lambda: checkpoint.save(state, {"asked": asked, "training": training.state()})
     save()  # a bad disk shows at once
 
@@ -83,12 +85,15 @@ def main(argv: list[str] | None = None) -> None:
     print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB, sha256 {checkpoint.sha256(out)})")
 
 
-def resumed(path: Path, asked: dict) -> dict:
-    """The saved training; UserError if it is that of another one."""
+def take_up(training: Training, path: Path, asked: dict) -> None:
+    """Continue a saved training; UserError if it is that of another one."""
     content = checkpoint.load(path)
     begun = content.get("asked", {}) if isinstance(content, dict) else {}
     for key, value in asked.items():
         if begun.get(key) != value:
             raise UserError(f"the training in {str(path)!r} was begun with {key} {begun.get(key)}, not {value}: "
                             "say the same, or start anew without --resume")  # fmt: skip
-    return content["training"]
+    try:
+        training.load_state(content["training"])
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise UserError(f"{str(path)!r} is not of this version: start anew without --resume") from None

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import os
 import pickle
 import zipfile
@@ -64,6 +65,13 @@ def load(path: Path) -> Any:
         ) from None
     except Exception:
         raise UserError(f"{str(path)!r} is not a weight file, or is cut short or damaged") from None
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a file or folder to the first of path.1, path.2, … that is free, and say where it is."""
+    aside = next(new for i in itertools.count(1) if not (new := path.with_name(f"{path.name}.{i}")).exists())
+    os.rename(path, aside)
+    return aside
 
 
 def sha256(path: Path) -> str:
