@@ -23,13 +23,10 @@ from diffusion import checkpoint, figures
 from diffusion.averaging import Averaging
 from diffusion.config import COLD, DDPM
 from diffusion.data import load
-from diffusion.denoiser import Clipped
 from diffusion.experiment import build, find_weights, load_weights
 from diffusion.extractor import extractor_for
-from diffusion.generation import sampling
+from diffusion.generation import samples
 from diffusion.metrics import Reference, floor, likeness, score
-from diffusion.noise import Noise
-from diffusion.sampler import last
 from diffusion.training import Trainer
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -101,22 +98,6 @@ def trained(name, config, args, data, device):
     return e
 
 
-def draw(e, way, begin, seed, count, originals=None):
-    """`count` images by a way back that begins `begin` steps before the end; of the originals, or of the prior."""
-    loop, process, times = sampling(e, sampler=way)
-    times = times[begin:]
-    parts = []
-    for part in tqdm(torch.arange(count, device=next(e.denoiser.parameters()).device).split(256), leave=False):
-        noise = Noise(seed, part)
-        if originals is None:
-            x = process.prior(torch.empty(len(part), *e.config.shape, device=part.device), noise)
-        else:
-            x = process.degrade(e.codec.encode(originals[part]), times[0], noise)
-        states = loop(Clipped(e.denoiser, e.codec.low, e.codec.high), process, x, times, noise)
-        parts.append(e.codec.decode(last(states)))
-    return torch.cat(parts)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--group", choices=GROUPS, default="unet")
@@ -171,13 +152,13 @@ def experiments(args, data, device):
 
 def result(e, way, begin, seed, test, n, extractor, reference):
     """The scores of one way back: of restored test digits, and of new ones where it begins at the end."""
-    found = {}
+    found, index = {}, torch.arange(n, device=test.images.device)
     if e.config.process == "averaging":
-        x = draw(e, way, begin, seed, n, test.images)
+        x = samples(e, index, seed, test.images[:n], sampler=way, begin=begin)
         like = likeness(extractor, x, test.images[:n], test.labels[:n])
         found |= {"restored": score(x, reference).fid, **like._asdict()}
     if not begin:
-        x = draw(e, way, begin, seed, n)
+        x = samples(e, index, seed, sampler=way)
         s, (_, logits) = score(x, reference), extractor(x)
         share = torch.bincount(logits.argmax(1), minlength=10) / n
         found |= {"new": s.fid, "inception_score": s.inception_score, "labels": share.tolist(), "pictures": x[:64]}

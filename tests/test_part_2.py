@@ -157,14 +157,15 @@ def test_the_courseworks_cold_state_dicts_load_and_restore(tmp_path, axis, key, 
     from diffusion.generation import trajectory
 
     images = torch.rand(2, 1, 28, 28)
-    *_, ours = trajectory(loaded, torch.arange(2), originals=images, clip=False)
     blur = lambda x, t: naive(x, torch.full((2,), t / groups), axis, order)
-    with torch.no_grad():
-        x = blur(images - 0.5, groups)
-        for t in range(groups, 0, -1):
-            guess = experiment.denoiser.network(x, torch.full((2,), t / groups))
-            x = x - blur(guess, t) + blur(guess, t - 1)
-    torch.testing.assert_close(ours, (x + 0.5).clamp(0, 1), atol=1e-3, rtol=0)
+    for begin in (0, 1):  # at T, and at T - 1 as the coursework did
+        *_, ours = trajectory(loaded, torch.arange(2), originals=images, clip=False, begin=begin)
+        with torch.no_grad():
+            x = blur(images - 0.5, groups - begin)
+            for t in range(groups - begin, 0, -1):
+                guess = experiment.denoiser.network(x, torch.full((2,), t / groups))
+                x = x - blur(guess, t) + blur(guess, t - 1)
+        torch.testing.assert_close(ours, (x + 0.5).clamp(0, 1), atol=1e-3, rtol=0)
 
 
 def test_the_unet_answers_a_constant_at_first_and_treats_each_image_alone():

@@ -44,11 +44,11 @@ SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
 
 
 class Way(NamedTuple):
-    """A way back from t = 1: `loop(denoiser, process, x, times, noise, **cond)` yields its states."""
+    """A way back: `loop(denoiser, process, x, times, noise, **cond)` yields its states, x at times[0]."""
 
     loop: Callable[..., Iterator[Tensor]]
     process: Process
-    times: Tensor  # (steps + 1,) from 1 down to 0
+    times: Tensor  # (steps + 1,) from 1, unless it begins later, down to 0
 
     @property
     def calls(self) -> int:
@@ -58,9 +58,13 @@ class Way(NamedTuple):
 
 
 def sampling(
-    experiment: Experiment, sampler: str | None = None, steps: int | None = None, variance: str | None = None
+    experiment: Experiment,
+    sampler: str | None = None,
+    steps: int | None = None,
+    variance: str | None = None,
+    begin: int = 0,
 ) -> Way:
-    """The way back of a named sampler (None: the config's)."""
+    """The way back of a named sampler (None: the config's), without its first `begin` steps."""
     known = SAMPLERS[experiment.config.process]
     if sampler is None:
         sampler = experiment.config.sampler
@@ -80,7 +84,7 @@ def sampling(
     most = process.timesteps or 1000
     steps = min(way.steps or most, most) if steps is None else steps
     grid = [way.grid] if way.grid else []
-    return Way(way.loop, process, process.times(steps, *grid))
+    return Way(way.loop, process, process.times(steps, *grid)[begin:])
 
 
 def answering(
@@ -122,7 +126,7 @@ def trajectory(
 
     x_1 is drawn from the prior, or is what is left of `originals` (B, C, H, W), uint8 or in [0, 1]. Sample i of a seed
     is the same whatever else is in the batch. `labels` are those of `conditions`; `clip` keeps every estimate of x_0 in
-    range; `how` is for `sampling`.
+    range; `how` is for `sampling`, its `begin` only where there are originals.
     """
     loop, process, times = sampling(experiment, **how)
     codec, noise = experiment.codec, Noise(seed, index)
