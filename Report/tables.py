@@ -143,9 +143,11 @@ def cold_one(recipe: str, way: str, begin: int = 0) -> dict[str, Any]:
     return cold_means([records for what, records in cold_rows() if asked.items() <= what.items()])
 
 
-def cold_long_one(title: str, way: str, begin: int = 0) -> dict[str, Any]:
-    """The same of the longest trainings by rows in single lines, by what the report calls the recipe."""
-    asked = {"way": way, "begin": begin, "axis": "row", "preset": "default_28"}
+def cold_long_one(
+    title: str, way: str, begin: int = 0, preset: str = "default_28", axis: str = "row"
+) -> dict[str, Any]:
+    """The same of the longest training of a preset, by what the report calls the recipe."""
+    asked = {"way": way, "begin": begin, "axis": axis, "preset": preset}
     rows = [(what, records) for what, records in cold_rows("cold_long") if asked.items() <= what.items()]
     return cold_means([records for what, records in rows if recipe_of(what)[0].startswith(title)])
 
@@ -610,6 +612,12 @@ def cold_facts() -> dict[str, str]:
         "LongPinned": cold_long_one("noise", "pinned"),
         "LongPinnedLess": cold_long_one("noise", "pinned", begin=1),
     }
+    for name, of in {"Columns": ("default_28", "col"), "Seven": ("default_7", "row")}.items():
+        known[f"{name}OriginalTwo"] = cold_long_one("original", "alg2", 0, *of)
+        known[f"{name}OriginalTwoLess"] = cold_long_one("original", "alg2", 1, *of)
+        known[f"{name}Direct"] = cold_long_one("noise", "direct", 0, *of)
+        known[f"{name}Pinned"] = cold_long_one("noise", "pinned", 0, *of)
+        known[f"{name}PinnedLess"] = cold_long_one("noise", "pinned", 1, *of)
     said = {}
     for name, r in known.items():
         labels = r.get("labels")
@@ -623,6 +631,7 @@ def cold_facts() -> dict[str, str]:
         "RealGrey": number(known["CleanTwo"].get("mean_original"), ".3f"),
         "CnnSteps": count(known["CnnFresh"].get("steps")),
         "LongSteps": count(known["LongOriginalTwo"].get("steps")),
+        "ColumnsSteps": count(known["ColumnsOriginalTwo"].get("steps")),
         "EqualSteps": count(known["Hot"].get("steps")),
     }
 
