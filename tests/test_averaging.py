@@ -121,6 +121,27 @@ def test_the_last_answer_is_the_networks_own():
     assert torch.equal(x, answer)
 
 
+@pytest.mark.parametrize("groups, steps", [(7, 28), (7, 8), (28, 100), (2, 5)])
+def test_more_steps_than_groups_come_again_to_the_times_between(groups, steps):
+    process = Averaging("row", line_order("random", 28).reshape(groups, -1), eta=1.0)
+    visited = (process.times(steps) * groups).round().tolist()
+    assert len(visited) == steps + 1 and visited == sorted(visited, reverse=True)
+    each = [visited.count(k) for k in range(groups + 1)]
+    assert each[0] == each[-1] == 1  # where there is nothing to gain: the end, and what is given
+    assert max(each[1:-1]) - min(each[1:-1]) <= 1 and min(each) == 1
+    torch.testing.assert_close(process.times(groups), torch.linspace(1, 0, groups + 1, dtype=torch.float64))
+
+
+def test_to_come_again_is_refused_where_it_changes_nothing():
+    process = Averaging("row", line_order("random", 28).reshape(7, 4), noise=0.1)
+    x_t, t = torch.rand(2, 1, 28, 28), torch.tensor(3 / 7)
+    torch.testing.assert_close(process.step(x_t, torch.rand_like(x_t), t, t), x_t)  # Algorithm 2
+    with pytest.raises(UserError, match="from 1 to 7"):
+        process.times(8)
+    with pytest.raises(UserError, match="from 1 to 1"):
+        Averaging("row", torch.arange(28)[None], eta=1.0).times(2)  # one group: there is no time between
+
+
 def test_noise_leaves_the_averages_alone():
     process, x_0 = Averaging("row", line_order("random", 28).reshape(7, 4), noise=0.3), torch.rand(4, 1, 28, 28)
     for t in torch.arange(8) / 7:

@@ -82,7 +82,7 @@ def test_the_fitted_prior_travels_with_the_weights(finished):
     (["1", "default_7", "rwo"], "did you mean 'row'"),
     (["1", "default_7"], "AXIS"),
     (["1", "default_7", "row", "--order", "insideout"], "did you mean 'inside-out'"),
-    (["1", "default_7", "row", "--steps", "8"], "from 1 to 7"),
+    (["1", "default_7", "row", "--sampler", "alg2", "--steps", "8"], "from 1 to 7"),
     (["1", "default_7", "row", "--sampler", "ddim"], "unknown sampler"),
 ])  # fmt: skip
 def test_wrong_input_to_part_2(tmp_path, capsys, words, says):

@@ -20,7 +20,7 @@ moving averages. Mean ± sd over sampling seeds of one training, sampled in the 
 {measures}
 
 Restored: test images from their averages, by one prediction, Algorithm 1 and Algorithm 2 of Bansal et al. (2022), and
-Algorithm 1 with pinned averages, which is how new images are drawn."""
+Algorithm 1 with pinned averages in 28 steps, which is how new images are drawn."""
 
 
 def catalogue(folder: Path) -> str:

@@ -49,7 +49,9 @@ def parser() -> Parser:
                    help=f"{', '.join(WAYS)}; the last four of cold weights (default: as saved)")  # fmt: skip
     usual = ", ".join(f"{way.steps} for {name}" for name, way in SAMPLERS["gaussian"].items())
     p.add_argument(
-        "--steps", type=number(int, 1), help=f"of the sampler (default: {usual}, 1 for direct, T for the others)"
+        "--steps",
+        type=number(int, 1),
+        help=f"of the sampler (default: {usual}, 1 for direct, T for the others, of pinned 28 or more)",
     )
     p.add_argument(
         "--variance", type=one_of("variance", ["beta", "posterior"]), help="of ddpm's noise (default: as saved)"

@@ -12,7 +12,7 @@ from commands.laboratory import Laboratory
 from commands.options import number, one_of
 from diffusion.errors import UserError
 from diffusion.extractor import CLASSIFIERS, Extractor, extractor, extractor_for
-from diffusion.generation import SAMPLERS
+from diffusion.generation import SAMPLERS, sampling
 from diffusion.metrics import Likeness, Reference, Scores, agreement, floor, likeness, score
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
@@ -22,7 +22,11 @@ WAYS = ("direct", "alg1", "alg2", "pinned")  # back from fully averaged test ima
 def add_sampling_options(parser: argparse.ArgumentParser, kind: str) -> None:
     """How a `kind` of process is sampled, and how often."""
     names = SAMPLERS[kind]
-    usual = "T" if kind == "averaging" else ", ".join(f"{way.steps} for {name}" for name, way in names.items())
+    usual = (
+        "T, of pinned 28 or more"
+        if kind == "averaging"
+        else ", ".join(f"{way.steps} for {name}" for name, way in names.items())
+    )
     group = parser.add_argument_group("sampling")
     group.add_argument("--sampler", type=one_of("sampler", names), help=f"{', '.join(names)} (default: the preset's)")
     group.add_argument("--steps", type=number(int, 1), help=f"steps of the sampler (default: {usual})")
@@ -94,7 +98,7 @@ def likeness_table(rows: dict[str, tuple[Scores, Likeness]], judge: Judge) -> st
     for way, (scores, like) in rows.items():
         cells = (f"{scores.fid:.2f}", f"{scores.inception_score:.2f}", f"{like.ssim:.3f}", f"{like.rmse:.3f}",
                  f"{like.agreement:.1%}", f"{like.mean:.4f}")  # fmt: skip
-        lines.append(line(way, *cells))
+        lines.append(line(f"{way}, {sampling(judge.lab.experiment, way).calls} steps", *cells))
     real = f"{judge.floor.fid:.2f}", f"{judge.floor.inception_score:.2f}"
     lines.append(
         line("the originals", *real, "1.000", "0.000", f"{like.agreement_original:.1%}", f"{like.mean_original:.4f}")

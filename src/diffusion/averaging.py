@@ -78,6 +78,18 @@ class Averaging(Process):
         x_1 = values[:, :, self.rank - 1].unsqueeze(self.along).expand_as(like)
         return self.noisy(x_1, noise)
 
+    def times(self, steps: int) -> Tensor:
+        """As of every process; more `steps` than groups come to every time between 1 and 0 evenly often.
+
+        There is something to gain where the step is random (eta > 0): each visit begins from a better answer, as in
+        the resampling of Lugmayr et al. (2022). It is refused where nothing would change.
+        """
+        between = self.timesteps - 1
+        if steps <= self.timesteps or not self.eta or not between:
+            return super().times(steps)
+        visits = between - torch.arange(steps - 1) * between // (steps - 1)  # (steps - 1,) from T - 1 down to 1
+        return torch.cat([torch.tensor([self.timesteps]), visits, torch.tensor([0])]).double() / self.timesteps
+
     @property
     def firsts(self) -> Tensor:
         """One line of each group, (T,): its mean stands for the group's."""

@@ -21,10 +21,12 @@ class Sampler(NamedTuple):
 
     loop: Callable[..., Iterator[Tensor]]
     eta: float  # 0: nothing random but the start
-    steps: int | None  # unless told; None is all there are
+    steps: int | None  # unless told; None is all there are, and for pinned averages not fewer than FEWEST
     grid: str | None = None  # of the times, where there is a choice
     pinned: bool = False  # whether averages are held on to
 
+
+FEWEST = 28  # steps of pinned averages: few groups are come to again and again
 
 SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
     "gaussian": {
@@ -82,7 +84,8 @@ def sampling(
     if variance:
         process.variance = variance
     most = process.timesteps or 1000
-    steps = min(way.steps or most, most) if steps is None else steps
+    if steps is None:
+        steps = max(most, FEWEST) if way.pinned else min(way.steps or most, most)
     grid = [way.grid] if way.grid else []
     return Way(way.loop, process, process.times(steps, *grid)[begin:])
 
