@@ -19,7 +19,7 @@ from diffusion.classifier import FEATURES
 from diffusion.config import COLD, DDPM, GUIDED, Config, checked
 from diffusion.coursework import NAME
 from diffusion.experiment import build
-from diffusion.generation import sampling
+from diffusion.generation import FEWEST, sampling
 
 ROOT = Path(__file__).parents[1]
 RESULTS, WEIGHTS = ROOT / "Report" / "results", ROOT / "weights"
@@ -124,15 +124,16 @@ def cold_recipes(preset: str | None = None) -> dict[str, tuple[Config, list]]:
 
 def cold_rows(file: str = "cold") -> list[tuple[dict, list[dict]]]:
     """(what, its records, one a seed) of each recipe and way in the file, in the order of benchmarks/cold.py."""
-    keys, groups = ("preset", "axis", "steps", "n", "recipe", "way", "begin"), {}
+    keys, groups = ("preset", "axis", "steps", "n", "recipe", "way", "begin", "calls"), {}
     for record in read(file):
         groups.setdefault(tuple(record.get(key) for key in keys), {})[record.get("seed", 0)] = record
     names, ways = list(cold_recipes()), ["direct", "alg2", "alg1", "pinned", "ddpm"]
 
     def place(key: tuple) -> tuple:
-        preset, axis, steps, _, recipe, way, begin = key
+        preset, axis, steps, _, recipe, way, begin, calls = key
         of = names.index(recipe) if recipe in names else len(names)
-        return str(preset), axis != "row", of if file == "cold" else steps, of, steps, ways.index(way), begin
+        first = of if file == "cold" else steps
+        return str(preset), axis != "row", first, of, steps, ways.index(way), begin, calls or 0
 
     return [(dict(zip(keys, key)), list(groups[key].values())) for key in sorted(groups, key=place)]
 
@@ -143,11 +144,9 @@ def cold_one(recipe: str, way: str, begin: int = 0) -> dict[str, Any]:
     return cold_means([records for what, records in cold_rows() if asked.items() <= what.items()])
 
 
-def cold_long_one(
-    title: str, way: str, begin: int = 0, preset: str = "default_28", axis: str = "row"
-) -> dict[str, Any]:
-    """The same of the longest training of a preset, by what the report calls the recipe."""
-    asked = {"way": way, "begin": begin, "axis": axis, "preset": preset}
+def cold_long_one(title: str, way: str, preset: str = "default_28", axis: str = "row", **more: Any) -> dict[str, Any]:
+    """The same of the longest training of a preset, by what the report calls the recipe; of the most calls."""
+    asked = {"way": way, "begin": 0, "axis": axis, "preset": preset} | more
     rows = [(what, records) for what, records in cold_rows("cold_long") if asked.items() <= what.items()]
     return cold_means([records for what, records in rows if recipe_of(what)[0].startswith(title)])
 
@@ -361,7 +360,7 @@ def recipe_of(what: dict) -> tuple[str, Config | None]:
 def calls_of(what: dict) -> int | None:
     """Network calls of a way back."""
     _, config = recipe_of(what)
-    return config and sampling(build(config), what["way"]).calls - what["begin"]
+    return what["calls"] or config and sampling(build(config), what["way"]).calls - what["begin"]
 
 
 def way_of(what: dict) -> str:
@@ -577,6 +576,7 @@ def set_up() -> dict[str, str]:
         "SevenLines": str(side // seven.timesteps),
         "NoiseShare": percent(cold_unet.noise / (high - low)),
         "Hidden": percent(flow.drop_prob, ".0f"),
+        "FewestSteps": str(FEWEST),
         "PriorParts": next((str(mixture(each)) for each in shipped() if each.family == "row cold_unet"), DASH),
         "FloorN": count(2000),
         "FloorFirst": number(floor_of(2000, "first"), ".3f"),
@@ -613,11 +613,12 @@ def cold_facts() -> dict[str, str]:
         "LongPinnedLess": cold_long_one("noise", "pinned", begin=1),
     }
     for name, of in {"Columns": ("default_28", "col"), "Seven": ("default_7", "row")}.items():
-        known[f"{name}OriginalTwo"] = cold_long_one("original", "alg2", 0, *of)
-        known[f"{name}OriginalTwoLess"] = cold_long_one("original", "alg2", 1, *of)
-        known[f"{name}Direct"] = cold_long_one("noise", "direct", 0, *of)
-        known[f"{name}Pinned"] = cold_long_one("noise", "pinned", 0, *of)
-        known[f"{name}PinnedLess"] = cold_long_one("noise", "pinned", 1, *of)
+        known[f"{name}OriginalTwo"] = cold_long_one("original", "alg2", *of)
+        known[f"{name}OriginalTwoLess"] = cold_long_one("original", "alg2", *of, begin=1)
+        known[f"{name}Direct"] = cold_long_one("noise", "direct", *of)
+        known[f"{name}Pinned"] = cold_long_one("noise", "pinned", *of)
+        known[f"{name}PinnedLess"] = cold_long_one("noise", "pinned", *of, begin=1)
+    known["SevenOnce"] = cold_long_one("noise", "pinned", *of, calls=COLD["default_7"].timesteps)
     said = {}
     for name, r in known.items():
         labels = r.get("labels")

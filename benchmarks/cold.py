@@ -13,6 +13,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -25,13 +26,28 @@ from diffusion.config import COLD, DDPM
 from diffusion.data import load
 from diffusion.experiment import build, find_weights, load_weights
 from diffusion.extractor import extractor_for
-from diffusion.generation import samples
+from diffusion.generation import FEWEST, samples, sampling
 from diffusion.metrics import Reference, floor, likeness, score
 from diffusion.training import Trainer
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
-WAYS = [("direct", 0), ("alg2", 0), ("alg1", 0), ("pinned", 0)]  # back: the sampler, how many steps late it begins
+
+class Back(NamedTuple):
+    """A way back."""
+
+    way: str  # the sampler
+    begin: int = 0  # how many steps late
+    steps: int | None = None  # None: the usual ones
+
+
+WAYS = [Back("direct"), Back("alg2"), Back("alg1"), Back("pinned")]
+LATE = [Back("alg2", begin=1), Back("alg1", begin=1), Back("pinned", begin=1)]
+
+
+def once(config):
+    """Pinned averages in as many steps as there are groups, if that is not what is usual."""
+    return [Back("pinned", steps=config.timesteps)] if config.timesteps < FEWEST else []
 
 
 def coursework(preset):
@@ -39,9 +55,9 @@ def coursework(preset):
     ours = COLD[preset]
     plain = ours.replace(noise=0.0, sampler="alg2")
     return {
-        "original: t < T only": (plain, [*WAYS, ("alg2", 1), ("alg1", 1), ("pinned", 1)]),
+        "original: t < T only": (plain, [*WAYS, *LATE]),
         "t = T trained": (plain, WAYS),
-        "noise 0.15 (of 2)": (ours, WAYS),
+        "noise 0.15 (of 2)": (ours, [*WAYS, *once(ours)]),
     }
 
 
@@ -50,12 +66,12 @@ GROUPS = {  # name -> config, ways back
     "unet": {
         "no noise": (UNET.replace(noise=0.0), WAYS),
         "noise 0.15": (UNET, WAYS),
-        "noise 0.05": (UNET.replace(noise=0.05), [("alg1", 0), ("pinned", 0)]),
-        "noise 0.3": (UNET.replace(noise=0.3), [("alg1", 0), ("pinned", 0)]),
-        "0.15, inside-out": (UNET.replace(order="inside-out"), [("alg1", 0), ("pinned", 0)]),
-        "0.15, outside-in": (UNET.replace(order="outside-in"), [("alg1", 0), ("pinned", 0)]),
-        "0.15, 7 groups": (UNET.replace(timesteps=7), [("alg1", 0), ("pinned", 0)]),
-        "DDPM, same network": (DDPM["ddpm_unet"], [("ddpm", 0)]),
+        "noise 0.05": (UNET.replace(noise=0.05), WAYS[2:]),
+        "noise 0.3": (UNET.replace(noise=0.3), WAYS[2:]),
+        "0.15, inside-out": (UNET.replace(order="inside-out"), WAYS[2:]),
+        "0.15, outside-in": (UNET.replace(order="outside-in"), WAYS[2:]),
+        "0.15, 7 groups": (UNET.replace(timesteps=7), WAYS[2:]),
+        "DDPM, same network": (DDPM["ddpm_unet"], [Back("ddpm")]),
     },
     "default_28": coursework("default_28"),
     "default_7": coursework("default_7"),
@@ -120,22 +136,24 @@ def main():
           f"{real.sha256[:16]}; floor {real.fid:.2f}, IS {real.inception_score:.2f}\n"
           "labels: how often the rarest and the commonest digit is drawn (real: 8.9–11.4 %)\n")  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
-    header = f"{'recipe':<31}{'way back':<16}{'restored':>9}{'kept':>8}{'SSIM':>7}{'grey':>8}"
+    header = f"{'recipe':<31}{'way back':<18}{'restored':>9}{'kept':>8}{'SSIM':>7}{'grey':>8}"
     header += f"{'new':>9}{'IS':>6}{'labels':>14}"
     print(header, flush=True)
     for name, e, ways in experiments(args, data, device):
-        for way, begin in ways:
-            results = [result(e, way, begin, seed, test, n, extractor, reference) for seed in range(args.seeds)]
+        for back in ways:
+            results = [result(e, back, seed, test, n, extractor, reference) for seed in range(args.seeds)]
             for seed, each in enumerate(results):
                 what = {"recipe": name, "preset": e.config.preset, "axis": args.axis}
-                how = {"steps": e.about.get("step", args.steps), "way": way, "begin": begin, "n": n, "seed": seed}
+                how = {"steps": e.about.get("step", args.steps), "way": back.way, "begin": back.begin, "n": n}
+                how |= {"calls": sampling(e, back.way, back.steps, begin=back.begin).calls, "seed": seed}
                 record = what | how | each
                 if "pictures" in record:
-                    path = args.out / f"{slug(name)}_{e.config.preset}_{way}_{args.axis}_{seed}.png"
+                    path = args.out / f"{slug(name)}_{e.config.preset}_{back.way}_{how['calls']}_{args.axis}_{seed}.png"
                     figures.grid(record.pop("pictures"), path, columns=8, scale=2)
                 with open(args.out / "results.jsonl", "a") as file:
                     file.write(json.dumps(record) + "\n")
-            print(f"{name:<31}{way + (f' from T − {begin}' if begin else ''):<16}" + cells(results), flush=True)
+            late = f" from T − {back.begin}" if back.begin else f", {back.steps} steps" if back.steps else ""
+            print(f"{name:<31}{back.way + late:<18}" + cells(results), flush=True)
     print(f"\nmean grey of the originals {test.images[:n].float().mean() / 255:.4f}")
 
 
@@ -147,18 +165,19 @@ def experiments(args, data, device):
             yield name, trained(name, config.replace(axis=args.axis, precision=precision), args, data, device), ways
     if args.weights:
         e = load_weights(find_weights(args.weights, [WEIGHTS])).to(device)
-        yield args.weights, e, [*WAYS, ("pinned", 1)]
+        yield args.weights, e, [*WAYS, Back("pinned", begin=1), *once(e.config)]
 
 
-def result(e, way, begin, seed, test, n, extractor, reference):
+def result(e, back, seed, test, n, extractor, reference):
     """The scores of one way back: of restored test digits, and of new ones where it begins at the end."""
     found, index = {}, torch.arange(n, device=test.images.device)
+    how = {"sampler": back.way, "steps": back.steps}
     if e.config.process == "averaging":
-        x = samples(e, index, seed, test.images[:n], sampler=way, begin=begin)
+        x = samples(e, index, seed, test.images[:n], begin=back.begin, **how)
         like = likeness(extractor, x, test.images[:n], test.labels[:n])
         found |= {"restored": score(x, reference).fid, **like._asdict()}
-    if not begin:
-        x = samples(e, index, seed, sampler=way)
+    if not back.begin:
+        x = samples(e, index, seed, **how)
         s, (_, logits) = score(x, reference), extractor(x)
         share = torch.bincount(logits.argmax(1), minlength=10) / n
         found |= {"new": s.fid, "inception_score": s.inception_score, "labels": share.tolist(), "pictures": x[:64]}

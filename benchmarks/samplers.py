@@ -36,9 +36,9 @@ def main():
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     eyes = extractor_for(experiment.config.dataset, root / "weights", device)
     reference = Reference.of(eyes, data.images, Path(args.data_root) / "cache")
-    real = floor(test.shuffled().images, reference, args.samples)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(args.seed))[: args.samples]
-    labels = data.labels[order.to(device)] if experiment.config.classes else None
+    told = experiment.config.classes
+    real = floor((test.stratified(args.samples) if told else test.shuffled()).images, reference, args.samples)
+    labels = data.stratified(args.samples, args.seed).labels if told else None
     print(f"{args.weights}, guidance scale {args.guidance_scale:g}, N = {args.samples}, seed {args.seed}, "
           f"{eyes.name} {eyes.sha256[:16]}; floor {real.fid:.3f}\nFID (label agreement)\n")  # fmt: skip
     print(f"{'calls':<8}" + "".join(f"{calls:>18}" for calls in args.calls), flush=True)

@@ -18,7 +18,7 @@ and the classifier in weights/ scores them. The rows:
 
 The tutorial's warm-up of 500 steps is cut to a tenth of the time, of which it would take all on a slow machine; its
 cosine falls with the time that has passed. All are told the label (num_class_embeds; the course makes it channels of
-the input), and asked for the labels of the training set in a permuted order: every digit as often as there. Scores are
+the input), and asked for every label as often as it is in the training set. Scores are
 also appended to runs/time_to_quality.jsonl, and our weights kept beside it.
 """
 
@@ -228,7 +228,7 @@ def main():
     data, test = (load("MNIST", split, args.data_root, device) for split in ("train", "test"))
     extractor = extractor_for("MNIST", Path(__file__).parents[1] / "weights", device)
     reference = Reference.of(extractor, data.images, Path(args.data_root) / "cache")
-    real = floor(test.shuffled().images, reference, args.samples)
+    real = floor(test.stratified(args.samples).images, reference)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{where}, torch {torch.__version__}; {args.minutes:g} minutes of training each, {args.calls} network calls, "
           f"N = {args.samples:,}, seeds {args.seeds}\n{real.extractor} {real.sha256[:16]}; floor: FID {real.fid:.3f}, "
@@ -243,8 +243,7 @@ def main():
             done = ", ".join(f"{each.name} {each.steps:,} steps in {each.seconds:.0f} s" for each in contenders)
             print(f"\rseed {seed}: {done} ", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: args.samples]
-        labels = data.labels[order.to(device)].long()
+        labels = data.stratified(args.samples, seed).labels
         print(f"\nseed {seed:<6}{'':<6}{'parameters':>10}{'batch':>7}{'steps':>8}{'seconds':>9}{'images/s':>10}"
               f"{'FID':>9}{'floors':>8}{'IS':>7}{'label':>8}", flush=True)  # fmt: skip
         for each in contenders:

@@ -137,7 +137,7 @@ def main():
     data, test = (load("MNIST", split, args.data_root) for split in ("train", "test"))
     eyes = extractor_for("MNIST", ROOT / "weights")
     reference = Reference.of(eyes, data.images, Path(args.data_root) / "cache")
-    real = floor(test.shuffled().images, reference, args.samples)
+    real = floor(test.stratified(args.samples).images, reference)
     contestants = [Contestant("U-Net", None, data, args)]
     contestants += [Contestant(name, lr, data, args) for name in args.only for lr in args.lr]
     with tqdm(total=round(60 * args.minutes * len(contestants)), unit="s", leave=False) as bar:
@@ -148,7 +148,7 @@ def main():
     print(f"{args.minutes:g} min of CPU time each, N = {args.samples}, one seed, {eyes.name} {eyes.sha256[:16]}; "
           f"floor {real.fid:.3f}\n\n{'network':<14}{'lr':>8}{'parameters':>12}{'steps of 64':>13}{'FID':>9}{'label':>8}"
           f"{'images/s':>10}")  # fmt: skip
-    labels = data.shuffled(0).labels[: args.samples]
+    labels = data.stratified(args.samples).labels
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for each in contestants:
         e, began = each.experiment, time.process_time()

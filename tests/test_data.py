@@ -382,3 +382,17 @@ def test_a_batch_that_cannot_be_filled_is_refused(numbered, batch_size):
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(numbered):
     with pytest.raises(UserError, match="multiple of the 4 processes"):
         next(batches(numbered, 6, seed=0, world=4))
+
+
+@pytest.mark.parametrize("n", [10, 97, 1000, 3500])
+def test_a_stratified_choice_has_every_label_as_often_as_the_whole(n):
+    labels = torch.multinomial(torch.tensor([0.1, 0.5, 0.3, 0.1]), 1000, replacement=True)
+    whole = Dataset("some", torch.arange(1000, dtype=torch.int32).view(-1, 1, 1, 1), labels, tuple("abcd"))
+    chosen, other = whole.stratified(n, seed=1), whole.stratified(n, seed=2)
+    expected = torch.bincount(labels, minlength=4) * n / 1000
+    assert (torch.bincount(chosen.labels, minlength=4) - expected).abs().max() <= 1
+    assert torch.equal(labels[chosen.images.flatten().long()], chosen.labels)  # images keep theirs
+    assert len(chosen.images.unique()) == min(n, 1000)
+    assert not torch.equal(chosen.labels, other.labels) and torch.equal(whole.stratified(n, 1).labels, chosen.labels)
+    if n >= 97:
+        assert (chosen.labels.diff() != 0).float().mean() > 0.4  # in a random order

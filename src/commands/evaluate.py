@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     calls, steps = way.calls, len(way.times) - 1
     answering(experiment, **told)  # a wrong scale is refused now
     data = load(dataset, "train", args.data_root, device)
-    test = load(dataset, "test", args.data_root, device).shuffled()
+    test = load(dataset, "test", args.data_root, device)
+    test = test.stratified(min(args.samples, len(test))) if experiment.config.classes else test.shuffled()
     eyes = named_extractor(args, dataset, device)
     reference = Reference.of(eyes, data.images, args.data_root / "cache", lambda parts: tqdm(parts, leave=False))
     print(f"{args.weights}: {calls} network calls a sample, guidance scale {args.guidance_scale:g}; "
@@ -74,8 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     # --- Sample, Measure ---
     rows = []
     for seed in range(args.seed, args.seed + args.seeds):
-        labels = data.shuffled(seed).labels.repeat(-(-args.samples // len(data)))[: args.samples]
-        labels = labels if experiment.config.classes else None
+        labels = data.stratified(args.samples, seed).labels if experiment.config.classes else None
         with tqdm(total=args.samples * (steps + 1), unit="step", desc=f"seed {seed}", leave=False) as bar:
             index = torch.arange(args.samples, device=device)
             images = samples(experiment, index, seed, None, labels, args.batch_size, bar.update, **told, **how)

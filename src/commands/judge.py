@@ -67,7 +67,9 @@ class Judge:
         seen = lambda parts: lab.progress(parts, "real images")
         with lab.accelerator.main_process_first():  # one looks at the real images, the others find it in the cache
             self.reference = Reference.of(self.extractor, lab.data.images, args.data_root / "cache", seen)
-        self.floor = floor(lab.share(lab.test.images[: args.eval_samples]), self.reference)
+        told = lab.config.classes  # a model that is told labels is told them in proportion
+        real = lab.test.stratified(args.eval_samples) if told else lab.test
+        self.floor = floor(lab.share(real.images[: args.eval_samples]), self.reference)
 
     @functools.cached_property
     def classifier(self) -> Extractor:

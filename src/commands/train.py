@@ -4,8 +4,6 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import torch
-
 from commands.judge import Judge, add_measuring_options, table
 from commands.laboratory import Laboratory, add_training_options
 from commands.options import Parser, number
@@ -64,8 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     lab.check_sampling()
     answering(lab.experiment, what.looks.guidance_scale)  # a wrong one is refused now
     judge = Judge(lab)
-    drawn = lambda seed: lab.data.labels[torch.randperm(len(lab.data), generator=torch.Generator().manual_seed(seed))]
-    draw = lambda seed, text: lab.sample(args.eval_samples, seed, text, labels=drawn(seed) if guided else None, **how)
+    labels = lambda seed: lab.data.stratified(args.eval_samples, seed).labels if guided else None
+    draw = lambda seed, text: lab.sample(args.eval_samples, seed, text, labels=labels(seed), **how)
     guided, seed = lab.config.classes > 0, lab.config.seed
 
     for step in lab.marks(what.plan):  # --- Train ---

@@ -131,7 +131,7 @@ def scored(lab: Laboratory, judge: Judge, experiment: Experiment, name: str) -> 
     """Mean and deviation of each score over the seeds, and what they were measured with."""
     args, rows = lab.args, []
     for seed in range(args.eval_seeds):
-        labels = lab.data.shuffled(seed).labels if experiment.config.classes else None
+        labels = lab.data.stratified(args.eval_samples, seed).labels if experiment.config.classes else None
         images = lab.sample(args.eval_samples, seed, f"{name}, seed {seed}", labels=labels, experiment=experiment)
         row = judge.score(images)
         told = {} if labels is None else {"agreement": judge.agreement(images, labels)}
