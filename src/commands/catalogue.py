@@ -55,7 +55,7 @@ def _model(path: Path, experiment: Experiment) -> list[str]:
         f"{sum(each.numel() for each in experiment.denoiser.network.parameters()) / 1e6:.2f} M",
         "–" if about.get("loss") is None else f"{about['loss']:.4f}",
         f"{scores['n']:,} × {scores['seeds']}",
-        spread("fid", ".3f" if scores["fid"] < 0.5 else ".2f"),
+        spread("fid", ".4f" if scores["fid"] < 0.1 else ".2f"),
         spread("inception_score", ".2f"),
         f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
         ", ".join(f"{back[way]['fid']:.1f}" for way in WAYS) if back else "–",
