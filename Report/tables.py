@@ -204,7 +204,7 @@ def plus_minus(mean: float | None, sd: float | None, form: str = ".2f") -> str:
 
 def digits(value: float) -> str:
     """The format that leaves two or three digits that mean something."""
-    return ".3f" if value < 1 else ".2f" if value < 20 else ".1f"
+    return ".4f" if value < 0.1 else ".3f" if value < 1 else ".2f" if value < 20 else ".1f"
 
 
 def over(values: Iterable[float | None], form: str | None = None, write: Callable[..., str] = number) -> str:
@@ -461,8 +461,8 @@ def guided() -> str:
         get = lambda key, r=r: [row.get(key) for row in r["rows"]]
         mean = lambda key, get=get: statistics.mean(get(key))
         rows.append([
-            r["weights"].replace("_", r"\_"), count(r["samples"]), str(len(r["rows"])), over(get("fid"), ".3f"),
-            number(r["floor"], ".3f"), number(mean("fid") / r["floor"], ".1f"), over(get("inception_score")),
+            r["weights"].replace("_", r"\_"), count(r["samples"]), str(len(r["rows"])), over(get("fid")),
+            number(r["floor"], ".3f"), number(mean("fid") / r["floor"], ".2f"), over(get("inception_score")),
             percent(mean("agreement")), number(mean("precision"), ".3f"), number(mean("recall"), ".3f"),
         ])  # fmt: skip
     header = ["weights", "$N$", "seeds", "FID", "floor", r"$\times$", "IS", "label seen", "precision", "recall"]
@@ -653,8 +653,8 @@ def guided_facts() -> dict[str, str]:
         "HistoryFrom": count(marks[0]["step"] if marks else None),
         "HistoryTo": count(marks[-1]["step"] if marks else None),
         "HistoryN": count(marks[0]["n"] if marks else None),
-        "UnetFid": over(get("fid"), ".3f"),
-        "UnetTimes": number(mean("fid") and mean("fid") / unet["floor"], ".1f"),
+        "UnetFid": over(get("fid")),
+        "UnetTimes": number(mean("fid") and mean("fid") / unet["floor"], ".2f"),
         "UnetN": count(unet.get("samples")),
         "UnetSeeds": str(len(get("fid"))),
         "UnetCalls": str(unet.get("calls", DASH)),
