@@ -100,7 +100,8 @@ def likeness_table(rows: dict[str, tuple[Scores, Likeness]], judge: Judge) -> st
     for way, (scores, like) in rows.items():
         cells = (f"{scores.fid:.2f}", f"{scores.inception_score:.2f}", f"{like.ssim:.3f}", f"{like.rmse:.3f}",
                  f"{like.agreement:.1%}", f"{like.mean:.4f}")  # fmt: skip
-        lines.append(line(f"{way}, {sampling(judge.lab.experiment, way).calls} steps", *cells))
+        steps = sampling(judge.lab.experiment, way).calls
+        lines.append(line(f"{way}, {steps} step{'s' if steps > 1 else ''}", *cells))
     real = f"{judge.floor.fid:.2f}", f"{judge.floor.inception_score:.2f}"
     lines.append(
         line("the originals", *real, "1.000", "0.000", f"{like.agreement_original:.1%}", f"{like.mean_original:.4f}")
