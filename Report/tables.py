@@ -618,7 +618,8 @@ def cold_facts() -> dict[str, str]:
         known[f"{name}Direct"] = cold_long_one("noise", "direct", *of)
         known[f"{name}Pinned"] = cold_long_one("noise", "pinned", *of)
         known[f"{name}PinnedLess"] = cold_long_one("noise", "pinned", *of, begin=1)
-    known["SevenOnce"] = cold_long_one("noise", "pinned", *of, calls=COLD["default_7"].timesteps)
+    once = COLD["default_7"].timesteps
+    known["SevenOnce"] = cold_long_one("noise", "pinned", "default_7", "row", calls=once)
     said = {}
     for name, r in known.items():
         labels = r.get("labels")
