@@ -30,10 +30,11 @@ lint: .venv/.installed  ## ruff's checks and formatting, changing nothing
 benchmark: .venv/.installed  ## training speed of each preset against a textbook loop
 	@PYTHONPATH=src $(RUN) benchmarks/training.py
 
-report: .venv/.installed  ## Report/report.pdf, its numbers and pictures from the runs' JSON and the weights (needs TeX)
+report: .venv/.installed  ## Report/report.pdf and docs/results.md, their numbers and pictures from the runs' JSON and the weights (needs TeX)
 	@command -v latexmk >/dev/null && kpsewhich booktabs.sty natbib.sty >/dev/null || { \
 	  echo "TeX is needed (on Debian and Ubuntu: apt install latexmk texlive-latex-recommended texlive-fonts-recommended)" >&2; exit 1; }
 	@PYTHONPATH=src $(RUN) Report/figures.py $(ARGS)
+	@PYTHONPATH=src $(RUN) Report/page.py
 	@cd Report && latexmk -pdf -interaction=nonstopmode -halt-on-error -quiet report.tex >/dev/null || { tail -n 30 report.log >&2; exit 1; }
 	@echo "wrote Report/report.pdf"
 

@@ -381,11 +381,16 @@ def rare_to_common(shares: list[float] | None) -> str:
     return DASH if shares is None else rf"{100 * min(shares):.1f}--{percent(max(shares))}"
 
 
-def cold(file: str = "cold") -> str:
-    """Recipes of cold diffusion, all ways back, restored and new digits."""
+BRIEFLY = {("original", "alg2"), ("noise", "direct"), ("noise", "pinned")}  # the first word of a recipe, a way back
+
+
+def cold(file: str = "cold", brief: bool = False) -> str:
+    """Recipes of cold diffusion, all ways back or those of BRIEFLY, restored and new digits."""
     rows, head, before = [], None, None
     for what, records in cold_rows(file):
         title, config = recipe_of(what)
+        if brief and (re.match(r"\w+", title)[0], what["way"]) not in BRIEFLY:
+            continue
         groups = f"{what['axis']}s in {config.timesteps} groups" if config and config.process == "averaging" else ""
         name = ", ".join(
             filter(None, [network(config) if config else DASH, groups, f"{count(what['steps'])} training steps"])
@@ -453,24 +458,27 @@ def hot_cold() -> str:
 
 
 def guided() -> str:
-    """The evaluations of models that are told what to draw."""
-    rows = []
+    """The evaluations of models that are told what to draw; of a benchmark's trainings, all seeds in one row."""
+    groups = {}
     for r in read("evaluate"):
-        if r["guidance_scale"] != 1:
-            continue
-        get = lambda key, r=r: [row.get(key) for row in r["rows"]]
-        mean = lambda key, get=get: statistics.mean(get(key))
+        name = re.sub(r"time_to_quality_(\w+)_\d+", r"\1, five minutes", Path(r["weights"]).stem)
+        groups.setdefault((name, r["guidance_scale"], r["samples"]), []).append(r)
+    rows = []
+    for (name, scale, n), records in sorted(groups.items()):
+        scored = [row for r in records for row in r["rows"]]
+        get = lambda key, scored=scored: [row.get(key) for row in scored]
+        mean, floor = lambda key, get=get: statistics.mean(get(key)), records[0]["floor"]
         rows.append([
-            r["weights"].replace("_", r"\_"), count(r["samples"]), str(len(r["rows"])), over(get("fid")),
-            number(r["floor"], ".3f"), number(mean("fid") / r["floor"], ".2f"), over(get("inception_score")),
-            percent(mean("agreement")), number(mean("precision"), ".3f"), number(mean("recall"), ".3f"),
+            name.replace("_", r"\_"), f"{scale:g}", count(n), str(len(scored)), over(get("fid")), number(floor, ".3f"),
+            number(mean("fid") / floor, ".2f"), over(get("inception_score")), percent(mean("agreement")),
+            number(mean("precision"), ".3f"), number(mean("recall"), ".3f"),
         ])  # fmt: skip
-    header = ["weights", "$N$", "seeds", "FID", "floor", r"$\times$", "IS", "label seen", "precision", "recall"]
+    header = ["weights", "scale", "$N$", "seeds", "FID", "floor", r"$\times$", "IS", "label", "precision", "recall"]
     first = (read("evaluate") or [{}])[0]
     told = f"{code(str(first.get('sampler')))}, {first.get('calls')} network calls; "
-    floor = "floor: the FID of as many real test images, drawn from all"
-    seeds = r"FID and IS: mean $\pm$ sd over sampling seeds, if more than one"
-    return table("lrrllllrrr", header, rows, told + note(r"\text{as said in the row}", seeds, floor))
+    floor = "floor: the FID of as many real test images, each label as often as among all"
+    seeds = r"FID and IS: mean $\pm$ sd over seeds, of sampling; of five minutes, of training"
+    return table("lrrrllllrrr", header, rows, told + note(r"\text{as said in the row}", seeds, floor))
 
 
 def guidance() -> str:

@@ -56,6 +56,29 @@ def test_all_that_is_shown_is_generated(report, tmp_path, capsys):
         assert path.stem == "numbers" or len(rows) >= 2, f"{path.name} has a header and no rows"
 
 
+def test_the_tables_of_the_results_page_are_generated(report):
+    import page
+
+    text = page.PAGE.read_text()
+    marked = {name for _, name, _ in page.MARKED.findall(text)}
+    assert marked >= {"guided", "guidance", "samplers", "five_minutes", "weights", "hot_cold", "cold_brief"}
+    assert page.filled(text) == text, "PYTHONPATH=src python Report/page.py writes it anew"
+    assert "\\" not in text and "$" not in text, "LaTeX is left over"
+
+
+def test_a_table_of_latex_becomes_markdown(report):
+    import page
+
+    rows = [r"U-Net 48--96, $t<T$ only", [r"\texttt{a\_b}", r"$1.50\pm0.25$", r"99.1\,\%"], ["", "--", r"2\,000"]]
+    header, under = ["name", r"$\times$ floor", "$N$"], r"mean $\pm$ sd, Alg.~1"
+    tex = report.tables.table("lrr", header, rows, under, above="x & y \\\\\n")
+    head, rule, heading, one, two, empty, note = page.markdown(tex).splitlines()
+    assert (head, rule) == ("| name | × floor | N |", "|---|---|---|")
+    assert heading == "| *U-Net 48–96, t<T only* |  |  |"
+    assert one == "| `a_b` | 1.50 ± 0.25 | 99.1 % |" and two == "|  | – | 2,000 |"
+    assert note == "mean ± sd, Alg. 1"
+
+
 def test_every_table_of_scores_says_how_it_was_measured(report):
     for name, make in report.tables.TABLES.items():
         text = make()
