@@ -207,15 +207,18 @@ def digits(value: float) -> str:
     return ".4f" if value < 0.1 else ".3f" if value < 1 else ".2f" if value < 20 else ".1f"
 
 
-def over(values: Iterable[float | None], form: str | None = None, write: Callable[..., str] = number) -> str:
+def over(values: Iterable[float | None], form: str | None = None) -> str:
     """The mean ± sd over seeds; of one seed, its value."""
     values = [value for value in values if value is not None]
-    if not values:
-        return DASH
-    form = form or digits(statistics.mean(values))
-    if len(values) == 1:
-        return write(values[0], form)
-    return plus_minus(statistics.mean(values), statistics.stdev(values), form)
+    if len(values) < 2:
+        return number(values[0], form or digits(values[0])) if values else DASH
+    mean = statistics.mean(values)
+    return plus_minus(mean, statistics.stdev(values), form or digits(mean))
+
+
+def over_percent(shares: Iterable[float | None], form: str = ".1f") -> str:
+    text = over([100 * share for share in shares if share is not None], form)
+    return text if text == DASH else rf"{text}\,\%"
 
 
 def code(text: str) -> str:
@@ -401,7 +404,7 @@ def cold(file: str = "cold", brief: bool = False) -> str:
         get = lambda key, records=records: [r.get(key) for r in records]
         rows.append([
             title if title != before else "", way_of(what), count(calls_of(what)), over(get("restored")),
-            over(get("agreement"), ".1f", percent), over(get("ssim"), ".3f"), over(get("mean"), ".3f"),
+            over_percent(get("agreement")), over(get("ssim"), ".3f"), over(get("mean"), ".3f"),
             over(get("new")), over(get("inception_score"), ".2f"), rare_to_common(labels_of(records)),
         ])  # fmt: skip
         before = title
@@ -470,7 +473,7 @@ def guided() -> str:
         mean, floor = lambda key, get=get: statistics.mean(get(key)), records[0]["floor"]
         rows.append([
             name.replace("_", r"\_"), f"{scale:g}", count(n), str(len(scored)), over(get("fid")), number(floor, ".3f"),
-            number(mean("fid") / floor, ".2f"), over(get("inception_score")), percent(mean("agreement")),
+            number(mean("fid") / floor, ".2f"), over(get("inception_score")), over_percent(get("agreement"), ".2f"),
             number(mean("precision"), ".3f"), number(mean("recall"), ".3f"),
         ])  # fmt: skip
     header = ["weights", "scale", "$N$", "seeds", "FID", "floor", r"$\times$", "IS", "label", "precision", "recall"]
@@ -529,15 +532,15 @@ def five_minutes() -> str:
         mean = lambda key, get=get: count(statistics.mean(get(key)))
         rows.append([
             PEERS.get(name, name), mean("parameters"), f"{mean('steps')} of {mine[0]['batch_size']}", over(get("fid")),
-            over(get("inception_score"), ".2f"), over(get("agreement"), ".1f", percent), over(get("images_per_second")),
+            over(get("inception_score"), ".2f"), over_percent(get("agreement")), over(get("images_per_second")),
         ])  # fmt: skip
     header = ["network and recipe", "parameters", "steps", "FID", "IS", "label seen", "images/s"]
     first = (read("time_to_quality") or [{}])[0]
     runs = max((sum(r["row"] == name for r in read("time_to_quality")) for name in PEERS), default=1)
     told = f"{number(first.get('minutes'), 'g')} minutes of {first.get('threads')} CPU threads each, in turn; "
     told += f"{first.get('calls')} network calls a sample ({code(str(first.get('sampler')))}). "
-    seeds = "one training seed" if runs == 1 else rf"mean $\pm$ sd over {runs} training seeds"
-    told += note(count(first.get("n")), seeds, floors(first["n"]) if first else DASH)
+    seeds = "one training seed" if runs == 1 else rf"mean $\pm$ sd over {runs} training seeds, without it of one"
+    told += note(count(first.get("n")), seeds, f"floor {number(first.get('floor'), '.3f')}")
     return table("lrrrrrr", header, rows, told)
 
 
@@ -679,7 +682,8 @@ def guided_facts() -> dict[str, str]:
 def sampler_facts() -> dict[str, str]:
     """Of the way back: the best sampler of the fewest and of the most calls, the best and the strongest guidance."""
     plain = sampler_rows()
-    budgets = sorted({r["calls"] for r in plain}) or [0]
+    calls = [r["calls"] for r in plain]
+    budgets = sorted({each for each in calls if calls.count(each) > 2}) or [0]  # where there is something to compare
     best = lambda calls: min((r for r in plain if r["calls"] == calls), key=lambda r: r["fid"], default={})
     few, many, scales = best(budgets[0]), best(budgets[-1]), guidance_rows()
     gentle, strong = min(scales, key=lambda r: r["fid"], default={}), (scales or [{}])[-1]
@@ -702,17 +706,19 @@ def sampler_facts() -> dict[str, str]:
 
 def minute_facts() -> dict[str, str]:
     """Of what a few minutes of training buy."""
-    ours, peer = (one(read("time_to_quality"), row=name) for name in ("ours", "best"))
-    floor = floor_of(ours.get("n", 0))
+    of = lambda name: [r for r in read("time_to_quality") if r["row"] == name] or [{}]
+    ours, peer = of("ours"), of("tutorial")
+    get = lambda records, key: [r[key] for r in records if key in r]
+    times = [r["fid"] / r["floor"] for r in ours if r]
     return {
-        "Minutes": number(ours.get("minutes"), "g"),
-        "Threads": str(ours.get("threads", DASH)),
-        "FastSteps": count(ours.get("steps")),
-        "FastFid": number(ours.get("fid"), ".3f"),
-        "FastTimes": number(ours["fid"] / floor if ours and floor else None, ".1f"),
-        "FastLabel": percent(ours.get("agreement")),
-        "PeerSteps": count(peer.get("steps")),
-        "PeerFid": number(peer.get("fid"), ".0f"),
+        "Minutes": number(ours[0].get("minutes"), "g"),
+        "Threads": str(ours[0].get("threads", DASH)),
+        "FastSteps": count(statistics.mean(get(ours, "steps") or [0])),
+        "FastFid": over(get(ours, "fid"), ".3f"),
+        "FastTimes": number(statistics.mean(times) if times else None, ".1f"),
+        "FastLabel": over_percent(get(ours, "agreement")),
+        "PeerSteps": count(peer[0].get("steps")),
+        "PeerFid": number(peer[0].get("fid"), ".0f"),
     }
 
 

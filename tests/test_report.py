@@ -79,6 +79,13 @@ def test_a_table_of_latex_becomes_markdown(report):
     assert note == "mean ± sd, Alg. 1"
 
 
+def test_means_and_spreads(report):
+    over, over_percent = report.tables.over, report.tables.over_percent
+    assert over([0.5, 0.7, 0.6]) == r"$0.600\pm0.100$" and over([12.345]) == "12.35" and over([None]) == "--"
+    assert over_percent([0.5, 0.7, 0.6]) == r"$60.0\pm10.0$\,\%" and over_percent([0.985]) == r"98.5\,\%"
+    assert over_percent([]) == "--"
+
+
 def test_every_table_of_scores_says_how_it_was_measured(report):
     for name, make in report.tables.TABLES.items():
         text = make()
