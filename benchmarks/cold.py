@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from commands.processes import computes_bf16, open_device
+from commands.processes import open_device
 from diffusion import checkpoint, figures
 from diffusion.averaging import Averaging
 from diffusion.config import COLD, DDPM
@@ -28,6 +28,7 @@ from diffusion.experiment import build, find_weights, load_weights
 from diffusion.extractor import extractor_for
 from diffusion.generation import FEWEST, samples, sampling
 from diffusion.metrics import Reference, floor, likeness, score
+from diffusion.precision import computes_bf16
 from diffusion.training import Trainer
 
 WEIGHTS = Path(__file__).parents[1] / "weights"

@@ -18,10 +18,11 @@ import peers
 import torch
 from peers import DIMS, WIDTHS, Race
 
-from commands.processes import computes_bf16, open_device
+from commands.processes import open_device
 from diffusion.config import GUIDED
 from diffusion.experiment import build
 from diffusion.generation import trajectory
+from diffusion.precision import computes_bf16
 
 
 def our_draw(e, sampler, args, device):

@@ -21,10 +21,11 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from peers import DIMS, WIDTHS, Race
 from torch.nn import functional as F
 
-from commands.processes import computes_bf16, open_device
+from commands.processes import open_device
 from diffusion.config import GUIDED
 from diffusion.data import load
 from diffusion.experiment import build
+from diffusion.precision import computes_bf16
 from diffusion.training import Trainer
 
 

@@ -18,13 +18,13 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from commands.processes import computes_bf16
 from diffusion.config import GUIDED
 from diffusion.data import load
 from diffusion.experiment import Experiment, build
 from diffusion.extractor import extractor_for
 from diffusion.generation import samples
 from diffusion.metrics import Reference, agreement, floor, score
+from diffusion.precision import computes_bf16
 from diffusion.training import Trainer
 
 SLICE = 5.0  # seconds of one training before the next has its turn

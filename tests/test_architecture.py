@@ -12,7 +12,7 @@ SRC = ROOT / "src"
 
 # Each module of src/diffusion imports from the floors below its own, never from its own or from above.
 FLOORS = [
-    "errors",
+    "errors precision",
     "checkpoint fetch",
     "schedule networks noise config data classifier codec mixture",
     "process autoencoder captions extractor recipe",

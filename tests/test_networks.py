@@ -2,10 +2,12 @@
 
 import math
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from diffusion.networks import CNN, SELU, Attention
+from diffusion.denoiser import Denoiser
+from diffusion.networks import CNN, SELU, Attention, UNet
 
 
 def test_selu_and_its_gradient_are_torchs():
@@ -42,3 +44,25 @@ def test_the_cnn_adds_the_time_once_after_the_first_block():
     assert torch.equal(late, early)  # without its last layer the time says nothing
     plain = network.blocks[2](network.blocks[1](network.blocks[0](x)))
     torch.testing.assert_close(late, plain)
+
+
+def test_the_unet_is_the_same_function_in_any_layout_and_float64():
+    torch.manual_seed(0)
+    network, x, t = UNet((1, 28, 28), (8, 16), classes=3), torch.randn(5, 1, 28, 28), torch.rand(5)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    plain, turned = network(x, t, labels), network(x.contiguous(memory_format=torch.channels_last), t, labels)
+    torch.testing.assert_close(plain, turned)
+    torch.testing.assert_close(plain.double(), network.double()(x.double(), t, labels), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("units", [False, True])
+def test_bf16_is_used_only_where_the_processor_has_it(monkeypatch, units):
+    monkeypatch.setattr("diffusion.denoiser.computes_bf16", lambda device: units)
+    torch.manual_seed(0)
+    network, x, t = CNN((1, 8, 8), (4, 4)), torch.randn(3, 1, 8, 8), torch.rand(3)
+    answer, exact = Denoiser(network, precision="bf16")(x, t), Denoiser(network, precision="fp32")(x, t)
+    assert answer.dtype == torch.float32
+    assert torch.equal(answer, exact) is not units
+    torch.testing.assert_close(answer, exact, atol=0.05, rtol=0.05)

@@ -16,7 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm import tqdm
 
 from commands.options import number, one_of
-from commands.processes import computes_bf16, open_accelerator
+from commands.processes import open_accelerator
 from commands.stopping import Stopped
 from diffusion import checkpoint, figures
 from diffusion.config import Config, checked
@@ -25,6 +25,7 @@ from diffusion.errors import UserError, unknown
 from diffusion.experiment import Experiment, build, save_weights
 from diffusion.generation import degraded, samples, sampling
 from diffusion.metrics import Scores
+from diffusion.precision import computes_bf16
 from diffusion.recipe import Plan
 from diffusion.training import LOOK_EVERY, Trainer
 
@@ -75,6 +76,8 @@ class Laboratory:
         self.weights = weights.replace("{dataset}", dataset.lower())
         self.folder: Path = args.out / "runs" / self.name
         self.config = self._resolve(base)
+        if self.config.precision == "bf16" and not computes_bf16(self.device) and self.is_main:
+            print("this processor could only emulate bf16: it computes in fp32")
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
             self.data = load(self.config.dataset, "train", args.data_root, self.device)
             self.test = load(self.config.dataset, "test", args.data_root, self.device).shuffled()

@@ -5,7 +5,6 @@ import ctypes
 import os
 import re
 import sys
-from pathlib import Path
 
 import psutil
 import torch
@@ -67,13 +66,3 @@ def launched_by() -> list[str]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ["python"]
     return ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether the processor has units for bfloat16; emulated, it would only be slower."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    try:
-        return "bf16" in Path("/proc/cpuinfo").read_text()  # avx512_bf16, amx_bf16; bf16 on Arm
-    except OSError:
-        return False

@@ -12,12 +12,13 @@ import torch
 from tqdm import tqdm
 
 from commands.options import Parser, number, one_of
-from commands.processes import computes_bf16, open_device
+from commands.processes import open_device
 from commands.stopping import Stopped, stoppable
 from diffusion import checkpoint, classifier
 from diffusion.classifier import Classifier, Training
 from diffusion.data import DATASETS, batches, load, steps_per_epoch
 from diffusion.errors import UserError
+from diffusion.precision import computes_bf16
 
 MIRRORED = ("FashionMNIST", "CIFAR10")  # things look the same from both sides; letters and digits do not
 BATCH_SIZE = 256

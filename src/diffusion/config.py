@@ -54,7 +54,7 @@ class Config:
     decay: Share = 0.0  # the last part of a training of planned length over which lr falls to 0
     batch_size: Count = 128  # of all processes together
     ema_decay: Share = 0.999  # of the averaged weights, after their warm-up
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the network's forward pass; weights are always float32
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward pass; bf16 if the processor has it
     seed: Natural = 0
 
     def replace(self, **changes: Any) -> "Config":
@@ -102,7 +102,8 @@ FLOW = Config(schedule="rectified", target="velocity", draw_time="logit-normal",
 GUIDED = {  # told what to draw
     "unet":          FLOW.replace(preset="unet"),
     "unet_fast":     FLOW.replace(preset="unet_fast", hidden=(48, 96), batch_size=64, ema_decay=0.999),
-    "unet_fashion":  FLOW.replace(preset="unet_fashion", dataset="FashionMNIST"),
+    "unet_fashion":  FLOW.replace(preset="unet_fashion", dataset="FashionMNIST", hidden=(48, 96), batch_size=64,
+                                  ema_decay=0.999),
     "unet_cifar":    FLOW.replace(preset="unet_cifar", dataset="CIFAR10", shape=(3, 32, 32), hidden=(128, 256)),
 }
 # fmt: on

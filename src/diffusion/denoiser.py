@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.errors import UserError
+from diffusion.precision import computes_bf16
 from diffusion.process import column
 
 LOSSES: dict[str, Callable] = {"l2": F.mse_loss, "l1": F.l1_loss}
@@ -36,9 +37,10 @@ class Denoiser(nn.Module):
         return self.criterion(self.answer(x_t, t, cond), self.regressed(x_0, x_t, t))
 
     def answer(self, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """The network's output, float32; inside, it runs in its own precision."""
+        """The network's output, float32; inside, it runs in its own precision if the processor has it."""
         t = t.float().expand(len(x_t)).to(x_t.device)
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        bf16 = self.precision == "bf16" and computes_bf16(x_t.device)
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=bf16):
             return self.network(x_t.float(), t, cond).float()
 
     def regressed(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
