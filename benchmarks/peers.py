@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
+from diffusion.precision import computes_bf16
+
 try:
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from denoising_diffusion_pytorch import denoising_diffusion_pytorch as lucidrains
@@ -74,8 +76,9 @@ def flops(forward: Callable, *inputs: Tensor) -> int:
 
 def variants(device: torch.device, nhwc: bool, compiled: bool) -> list[str]:
     """As it comes, and what may make it faster in a line. On CUDA all of them: ours is compiled there, too."""
-    cuda = device.type == "cuda"
-    return ["fp32", "bf16", *["bf16 nhwc"] * (nhwc or cuda), *["bf16 compiled"] * (compiled or cuda)]
+    cuda, fast = device.type == "cuda", "bf16" if computes_bf16(device) else "fp32"  # which gains from nhwc itself
+    more = [f"{fast} nhwc"] * (nhwc or cuda or fast == "fp32") + [f"{fast} compiled"] * (compiled or cuda)
+    return [*dict.fromkeys(["fp32", fast]), *more]
 
 
 def varied(model: nn.Module, variant: str, device: torch.device) -> nn.Module:
