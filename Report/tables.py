@@ -465,23 +465,23 @@ def guided() -> str:
     groups = {}
     for r in read("evaluate"):
         name = re.sub(r"time_to_quality_(\w+)_\d+", r"\1, five minutes", Path(r["weights"]).stem)
-        groups.setdefault((name, r["guidance_scale"], r["samples"]), []).append(r)
+        groups.setdefault((name, r["guidance_scale"], -r["calls"], r["samples"]), []).append(r)
     rows = []
-    for (name, scale, n), records in sorted(groups.items()):
+    for (name, scale, calls, n), records in sorted(groups.items()):
         scored = [row for r in records for row in r["rows"]]
         get = lambda key, scored=scored: [row.get(key) for row in scored]
         mean, floor = lambda key, get=get: statistics.mean(get(key)), records[0]["floor"]
         rows.append([
-            name.replace("_", r"\_"), f"{scale:g}", count(n), str(len(scored)), over(get("fid")), number(floor, ".3f"),
-            number(mean("fid") / floor, ".2f"), over(get("inception_score")), over_percent(get("agreement"), ".2f"),
-            number(mean("precision"), ".3f"), number(mean("recall"), ".3f"),
+            name.replace("_", r"\_"), f"{scale:g}", str(-calls), count(n), str(len(scored)), over(get("fid")),
+            number(floor, ".3f"), number(mean("fid") / floor, ".2f"), over(get("inception_score")),
+            over_percent(get("agreement"), ".2f"), number(mean("precision"), ".3f"), number(mean("recall"), ".3f"),
         ])  # fmt: skip
-    header = ["weights", "scale", "$N$", "seeds", "FID", "floor", r"$\times$", "IS", "label", "precision", "recall"]
-    first = (read("evaluate") or [{}])[0]
-    told = f"{code(str(first.get('sampler')))}, {first.get('calls')} network calls; "
+    header = ["weights", "scale", "calls", "$N$", "seeds", "FID", "floor", r"$\times$", "IS", "label", "precision",
+              "recall"]  # fmt: skip
+    told = f"{code(str((read('evaluate') or [{}])[0].get('sampler')))}; calls of the network a sample; "
     floor = "floor: the FID of as many real test images, each label as often as among all"
     seeds = r"FID and IS: mean $\pm$ sd over seeds, of sampling; of five minutes, of training"
-    return table("lrrrllllrrr", header, rows, told + note(r"\text{as said in the row}", seeds, floor))
+    return table("lrrrrlrrlrrr", header, rows, told + note(r"\text{as said in the row}", seeds, floor))
 
 
 def guidance() -> str:
@@ -513,6 +513,26 @@ def samplers() -> str:
     floor = f"floor {number(first.get('floor'), '.3f')}"
     header = ["sampler", *(f"{budget} calls" for budget in budgets)]
     return table("l" + "r" * len(budgets), header, rows, told + note(count(first.get("samples")), seeds_of(1), floor))
+
+
+def convergence() -> str:
+    """How far from the ODE's own images the deterministic samplers end."""
+    records = read("convergence")
+    budgets = sorted({r["calls"] for r in records if r["sampler"] != "heun"})
+    nearest = lambda calls: min(budgets, key=lambda budget: abs(budget - calls))
+    rows = []
+    for name in dict.fromkeys(r["sampler"] for r in records):
+        mine = {nearest(r["calls"]): r for r in records if r["sampler"] == name}
+        cell = lambda r: f"{r['rmse']:.3f} ({percent(r['other_label'], '.0f')})" if r else DASH
+        rows.append([code(name), *(cell(mine.get(budget)) for budget in budgets)])
+    first = (records or [{}])[0]
+    told = (
+        f"RMSE of a pixel in $[0, 1]$ to the images that {code('heun')} draws of the same noise with "
+        f"{count(max(budgets, default=None))} calls, mean of {first.get('samples')} samples; in brackets how often the "
+        f"classifier sees another label. {code(str(first.get('weights')))}, {seeds_of(1)}."
+    )
+    header = ["sampler", *(f"{count(budget)} calls" for budget in budgets)]
+    return table("l" + "r" * len(budgets), header, rows, told)
 
 
 PEERS = {
@@ -554,6 +574,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "guided": guided,
     "guidance": guidance,
     "samplers": samplers,
+    "convergence": convergence,
     "five_minutes": five_minutes,
 }
 
@@ -651,7 +672,7 @@ def cold_facts() -> dict[str, str]:
 
 def guided_facts() -> dict[str, str]:
     """Of the shipped model that is told what to draw."""
-    unet = one(read("evaluate"), weights="unet", guidance_scale=1.0)
+    unet = one(read("evaluate"), weights="unet", guidance_scale=1.0, calls=20)
     get = lambda key: [row.get(key) for row in unet.get("rows", [])]
     mean = lambda key: statistics.mean(get(key)) if get(key) else None
     about = next((each.about for each in shipped() if each.family == "unet"), {})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import options
+from commands import generate, options
 from diffusion.errors import UserError
 
 SRC = Path(__file__).parents[1] / "src"
@@ -193,3 +193,12 @@ print(faults())
     run = lambda keep: subprocess.run([sys.executable, "-c", code, keep], env=env, capture_output=True, text=True)
     kept, usual = int(run("1").stdout), int(run("0").stdout)
     assert kept < 1000 and (usual > 10 * kept or sys.platform != "linux")
+
+
+@pytest.mark.parametrize("name", ["--labels", "--originals"])
+def test_generate_does_not_write_two_things_to_one_file(tmp_path, name):
+    out, start = tmp_path / "x.npy", {"--labels": "prior", "--originals": "test"}[name]
+    words = ["--weights", "unet", "--from", start, "--out", str(out), name, f"{tmp_path}/a/../x.npy"]
+    with pytest.raises(UserError, match="something else is to be written to that file"):
+        generate.main(words)
+    assert not out.exists()

@@ -177,8 +177,8 @@ def test_each_step_but_the_last_is_taken_as_often_as_told():
         ("only 1", {"mask": torch.full((1, 1, 2, 2), 0.5)}),
         ("only 1", {"mask": torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)}),
         ("only 1", {"mask": torch.full((1, 1, 2, 2), math.nan)}),
-        ("1 or more, not 0", {"resample": 0}),
-        ("1 or more, not 1.5", {"resample": 1.5}),
+        ("at least 1, not 0", {"resample": 0}),
+        ("at least 1, not 1.5", {"resample": 1.5}),
         ("begins at t = 1, not 0.5", {"times": torch.tensor([0.5, 0.0])}),
         ("must fall", {"times": torch.tensor([0.0, 1.0])}),
         ("must fall", {"times": torch.tensor([1.0, 0.5])}),
@@ -264,7 +264,7 @@ def test_impossible_strengths_are_refused(strength):
 
 @pytest.mark.parametrize("process, steps", [(Gaussian(Rectified()), 0), (Gaussian(Rectified()), 2.5), (cold, 3)])
 def test_impossible_numbers_of_steps_from_the_middle_are_refused(process, steps):
-    with refused("steps from t = 0.5 must be from 1 to"):
+    with refused("steps from t = 0.5 must be a whole number"):
         vary(lambda x, t: x, process, data(2), 0.5, steps, noise(2))
 
 
@@ -394,8 +394,8 @@ def test_the_noise_that_made_a_picture_is_found_again():
         ("must fall", {"times": torch.linspace(0, 1, 5)}),
         ("must fall", {"times": torch.tensor([2.0, 1.0, 0.0])}),
         ("2 steps or more, not 1", {"times": torch.tensor([1.0, 0.0])}),
-        ("0 or more, not -1", {"refine": -1}),
-        ("0 or more, not 0.5", {"refine": 0.5}),
+        ("at least 0, not -1", {"refine": -1}),
+        ("at least 0, not 0.5", {"refine": 0.5}),
         ("encoded images", {"x_0": torch.zeros(2, 1, 2, 2, dtype=torch.uint8)}),
     ],
 )

@@ -225,10 +225,10 @@ def test_dequantised_levels_are_spread_evenly_over_their_own_bins():
     ("words", "change"),
     [
         ("Gaussian noise", {"process": Averaging("row", torch.arange(2)[:, None])}),
-        ("steps of a likelihood must be 1 or more, not 0", {"steps": 0}),
+        ("steps of a likelihood must be a whole number of at least 1, not 0", {"steps": 0}),
         ("not 2.5", {"steps": 2.5}),
-        ("probes, 1 or more, not 0", {"probes": 0}),
-        ("noise and a number of probes", {"noise": None}),
+        ("at least 1, not 0", {"probes": 0}),
+        ("needs noise", {"noise": None}),
         ("the lower first", {"span": (1.0, 0.1)}),
         ("the lower first", {"span": (0.0, 0.1)}),
         ("no two noise levels from 0.0001 to 0.001", {"process": Gaussian(LinearBeta()), "span": (1e-4, 1e-3)}),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,6 +130,45 @@ def test_an_interpolation_ends_on_its_ends(model, digits):
     assert (between[0] - images[0]).abs().mean() < 0.05 and (between[-1] - images[1]).abs().mean() < 0.05
 
 
+def test_what_was_sampled_from_a_seed_is_edited_with_other_noise(model):
+    """With the same, a variation of strength 1 would be the very image."""
+    digits = model.sample(4, label=[0, 3, 5, 8], steps=5)
+    distance = lambda images: (images - digits).square().mean((1, 2, 3)).sqrt()
+    assert distance(model.edit.vary(digits, 1.0, [0, 3, 5, 8], steps=5)).min() > 0.1
+    assert distance(model.restore(digits, [0, 3, 5, 8], steps=5)).min() > 0.1
+    _, noise = model.forward_diffusion(digits, 1.0)
+    x_1 = model.experiment.process.prior(digits, Noise(0, torch.arange(4)))
+    assert abs((noise * x_1).mean()) < 0.1
+    assert torch.equal(model.edit.vary(digits, seed=np.int64(3), steps=2), model.edit.vary(digits, seed=3, steps=2))
+
+
+def test_what_is_to_be_filled_may_be_anything(model, digits):
+    images, labels = digits
+    mask = torch.zeros(28, 28, dtype=torch.bool)
+    mask[:, 14:] = True
+    how = {"label": labels, "steps": 3, "resample": 1}
+    holes = images.masked_fill(mask, torch.nan)
+    assert torch.equal(model.edit.inpaint(holes, mask, **how), model.edit.inpaint(images.numpy(), mask.numpy(), **how))
+
+
+def test_a_network_that_answers_x_0_can_be_asked_at_t_0():
+    small = configure(schedule="rectified", target="x_0", shape=(1, 8, 8), network="unet", hidden=(8, 8))
+    x, t = torch.rand(2, 1, 8, 8), torch.tensor([0.0, 0.5])
+    assert small.denoise(x, t).isfinite().all()
+
+
+def test_a_cold_model_of_few_groups_is_varied_by_default():
+    cold = configure(process="averaging", target="x_0", timesteps=7, noise=0.075)
+    images = torch.rand(2, 1, 28, 28)
+    for strength in (0.1, 0.5, 1.0):
+        assert cold.edit.vary(images, strength).shape == images.shape
+    for method in ("invert", "reconstruct"):
+        with pytest.raises(UserError, match="Gaussian noise; this one is cold"):
+            getattr(cold.edit, method)(images)
+    with pytest.raises(UserError, match="nothing to guide"):
+        cold.sample(2, guidance_scale=2)
+
+
 def test_digits_are_likelier_than_noise(model, digits):
     images, labels = digits
     digit, noise = (
@@ -158,8 +198,35 @@ def test_digits_are_likelier_than_noise(model, digits):
         (lambda m, x: m.edit.inpaint(x, torch.zeros(14, 14)), "mask"),
         (lambda m, x: m.edit.inpaint(x, torch.full((28, 28), 0.5)), "mask"),
         (lambda m, x: m.edit.vary(x, 1.5), "strength"),
-        (lambda m, x: m.edit.interpolate(1, 2, count=1), "2 or more"),
+        (lambda m, x: m.edit.interpolate(1, 2, count=1), "at least 2"),
         (lambda m, x: load("unets"), "did you mean 'unet'"),
+        (lambda m, x: load("unet", "cudaa"), "device 'cudaa' cannot be used"),
+        (lambda m, x: m.sample(4, label=[1, 2, 3]), "need one label or 4"),
+        (lambda m, x: m.sample(4, label="three"), "0 to 9, not 'three'"),
+        (lambda m, x: m.sample(4, label=[True, False, True, True]), "0 to 9"),
+        (lambda m, x: m.sample(2.5), "whole number .* not 2.5"),
+        (lambda m, x: m.sample(4, steps="4"), "whole number .* not '4'"),
+        (lambda m, x: m.sample(4, seed=1.5), "a seed must be a whole number"),
+        (lambda m, x: m.sample(4, batch_size=-1), "batch_size must be"),
+        (lambda m, x: m.sample(4, guidance=2), "did you mean 'guidance_scale'"),
+        (lambda m, x: m.sample(4, labels=2), "did you mean 'label'"),
+        (lambda m, x: m.sample(4, begin=1), "unknown option 'begin'"),
+        (lambda m, x: m.sample(4, variance="gamma"), "unknown variance"),
+        (lambda m, x: m.sample(4, guidance_scale="2"), "guidance scale is a number"),
+        (lambda m, x: m.sample(4, interval=0.5), "interval is two times"),
+        (lambda m, x: m.denoise(x, 0.5, guidance_scale=2), "guidance needs a label"),
+        (lambda m, x: m.denoise(x[0], 0.5), "x_t is floats of shape"),
+        (lambda m, x: m.denoise(x, "half"), "t is one time"),
+        (lambda m, x: m.predict_noise(x, 0.0), "t must be above 0"),
+        (lambda m, x: m.forward_diffusion(2 * x, 0.5), "floats from 0 to 1; these go from 0 to 2"),
+        (lambda m, x: m.forward_diffusion((255 * x).long(), 0.5), "not torch.int64"),
+        (lambda m, x: m.bits_per_dim(x * torch.nan), "floats from 0 to 1"),
+        (lambda m, x: m.restore(x[:0]), "this model needs"),
+        (lambda m, x: m.edit.vary("digit"), "images must be a tensor"),
+        (lambda m, x: m.edit.vary(x, float("nan")), "strength"),
+        (lambda m, x: m.edit.vary(x, 0.5, guidance_scale=2), "guidance needs a label"),
+        (lambda m, x: m.edit.inpaint(x, torch.ones(28, 28), sampler="heun"), "by ddpm or ddim alone, not by 'heun'"),
+        (lambda m, x: m.edit.invert(x, sampler="ddpm"), "by ddim alone"),
     ],
 )
 def test_a_mistake_is_one_sentence(model, digits, mistake, sentence):

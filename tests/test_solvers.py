@@ -232,6 +232,26 @@ def test_eta_is_the_share_of_ddpms_noise_and_leaves_the_variance_of_x_s_as_it_is
     torch.testing.assert_close((kept**2 + fresh**2).sqrt(), process.schedule(s)[1], atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("T", [100, 250])
+def test_the_karras_grid_begins_with_the_noise_that_a_short_table_has(T, monkeypatch):
+    """Beginning at sigma / alpha = 80, of which T = 100 has 1.3, spent twelve of twenty steps at t > 0.87."""
+    schedule = LinearBeta(T)
+    process = Gaussian(schedule, 0.0)
+    ours, start = process.times(20, "karras"), (-process.log_snr(torch.ones(()))).exp().item()
+    monkeypatch.setattr("diffusion.process.KARRAS", (0.01, start))
+    assert torch.equal(process.times(20, "karras"), ours)
+    monkeypatch.setattr("diffusion.process.min", lambda high, _: 80.0, raising=False)
+    assert error(multistep, schedule, ours) < 0.5 * error(multistep, schedule, process.times(20, "karras"))
+
+
+def test_only_ddpm_takes_the_variance_that_a_config_names():
+    """The SDE solver is exact for the posterior's variance alone."""
+    coursework = build(Config(variance="beta"))
+    variance = lambda *how: sampling(coursework, *how).process.variance
+    assert (variance("ddpm"), variance("ddpm", 10, "posterior")) == ("beta", "posterior")
+    assert variance("sde") == variance("sde", 10, "beta") == "posterior"
+
+
 # --- Against diffusers ---
 
 T = 1000

@@ -29,7 +29,7 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     p = Parser(prog="python src generate", description=__doc__, epilog=EXAMPLES)
     p.add_argument("--weights", required=True, help="a weight file, or the name of one in weights/ or runs/*/")
-    p.add_argument("--count", type=number(int, 1), default=16, help="how many samples")
+    p.add_argument("--count", type=number(int, 1, 10**9), default=16, help="how many samples")
     p.add_argument("--seed", type=number(int, 0), default=0, help="sample i of a seed is always the same image")
     p.add_argument("--label", type=number(int, 0), help="draw only this one (default: 0, 1, 2, … in turn)")
     p.add_argument("--guidance-scale", type=number(float, -100, 100), default=1.0,
@@ -87,6 +87,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # --- Sample ---
     originals = test.images[: args.count] if test else None
+    if test and labels is not None and args.label is None:
+        labels = test.labels[: args.count]
     told |= {"clip": not args.no_clip, "batch_size": args.batch_size}
     with tqdm(total=args.count * (steps + 1), unit="step", desc="sampling", leave=False) as bar:
         images = samples(experiment, index, args.seed, originals, labels, tick=bar.update, **told, **how)
@@ -114,7 +116,11 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out}: the name must end in .png (a grid) or .npy (an array)")
     if args.originals and args.start != "test":
         raise UserError("--originals goes with --from test: samples of the prior have none")
+    taken = {args.out.resolve()}
     for name in ("originals", "labels"):
         path = getattr(args, name)
         if path and path.suffix != ".npy":
             raise UserError(f"--{name} {path}: the name must end in .npy")
+        if path and path.resolve() in taken:
+            raise UserError(f"--{name} {path}: something else is to be written to that file")
+        taken |= {path.resolve()} if path else set()

@@ -61,9 +61,10 @@ def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str]
     def parse(text: str):
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (low <= value <= high and math.isfinite(value)):  # NaN fails the first
+            fine = low <= value <= high and math.isfinite(value)  # NaN fails the first
+        except (ValueError, OverflowError):
+            fine = False
+        if not fine:
             what = "an integer" if kind is int else "a number"
             reach = f"of at least {low}" if math.isinf(high) else f"from {low} to {high}"
             raise argparse.ArgumentTypeError(f"{text!r} is not {what} {reach}")

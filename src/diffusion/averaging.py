@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError, unknown
+from diffusion.errors import UserError, unknown, whole
 from diffusion.mixture import Mixture
 from diffusion.process import Draw, Process, column
 
@@ -84,7 +84,7 @@ class Averaging(Process):
         There is something to gain where the step is random (eta > 0): each visit begins from a better answer, as in
         the resampling of Lugmayr et al. (2022). It is refused where nothing would change.
         """
-        between = self.timesteps - 1
+        steps, between = whole("steps", steps, 1), self.timesteps - 1
         if steps <= self.timesteps or not self.eta or not between:
             return super().times(steps)
         visits = between - torch.arange(steps - 1) * between // (steps - 1)  # (steps - 1,) from T - 1 down to 1

@@ -9,6 +9,8 @@ from diffusion.errors import UserError, unknown
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -25,13 +27,13 @@ class Config:
     preset: str = "default"  # the line of the table it came from
     dataset: str = "MNIST"  # a name in data.DATASETS
     shape: tuple[Count, Count, Count] = (1, 28, 28)  # (C, H, W) of an image
-    pixel_range: tuple[float, float] = (-0.5, 0.5)  # what [0, 1] becomes inside the process
+    pixel_range: tuple[Finite, Finite] = (-0.5, 0.5)  # what [0, 1] becomes inside the process
 
     process: Literal["gaussian", "averaging"] = "gaussian"
     schedule: Literal["linear", "cosine", "rectified"] = "linear"
     timesteps: Count = 1000  # T, of the linear schedule; of averaging, the number of groups of lines
     beta_min: Share = 1e-4
-    beta_max: Share = 0.02
+    beta_max: Annotated[float, Field(gt=0, lt=1)] = 0.02
     target: Literal["eps", "x_0", "v", "velocity"] = "eps"  # what the network regresses
     variance: Literal["beta", "posterior"] = "posterior"  # of the ancestral step's noise; the coursework adds beta
     axis: Literal["row", "col"] = "row"  # of averaging: which lines
@@ -39,8 +41,8 @@ class Config:
     noise: Level = 0.0  # standard deviation of the noise on every averaged image, in units of x
     loss: Literal["l2", "l1"] = "l2"
     draw_time: Literal["uniform", "logit-normal"] = "uniform"  # how often each t is trained
-    sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned"] | None = None  # unless told
-    sampler_steps: Count | None = None  # of that sampler, unless told; None: as many as it usually takes
+    sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned", "direct"] | None = None  # way back
+    sampler_steps: Count | None = None  # of it; both unless told; None: the first of its process, its usual number
 
     network: Literal["cnn", "unet"] = "cnn"
     hidden: Widths = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
@@ -55,7 +57,7 @@ class Config:
     batch_size: Count = 128  # of all processes together
     ema_decay: Share = 0.999  # of the averaged weights, after their warm-up
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward pass; bf16 if the processor has it
-    seed: Natural = 0
+    seed: Seed = 0
 
     def replace(self, **changes: Any) -> "Config":
         """A changed copy, checked like any other."""

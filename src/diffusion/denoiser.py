@@ -71,7 +71,7 @@ class GaussianDenoiser(Denoiser):
 
     def __init__(self, network: nn.Module, schedule: nn.Module, target: str = "eps", **kwargs):
         super().__init__(network, **kwargs)
-        self.schedule, self.coefficients = schedule, TARGETS[target]
+        self.schedule, self.target, self.coefficients = schedule, target, TARGETS[target]
         if target == "eps" and schedule(torch.ones(()))[0] < 1e-6:
             raise UserError(
                 "target 'eps' says nothing of x_0 at t = 1 where this schedule has alpha = 0: use v, velocity or x_0"
@@ -80,6 +80,8 @@ class GaussianDenoiser(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         # Solve  x_t = alpha x_0 + sigma eps,  out = p x_0 + q eps  for x_0.
         out = self.answer(x_t, t, cond)
+        if self.target == "x_0":
+            return out
         alpha, sigma = self.schedule(t)
         p, q = self.coefficients(alpha, sigma)
         scale = torch.as_tensor(q * alpha - p * sigma)

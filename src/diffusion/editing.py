@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion.errors import UserError
+from diffusion.errors import UserError, whole
 from diffusion.process import Draw, Gaussian, Process, column
 from diffusion.sampler import last, sample
 
@@ -42,9 +42,8 @@ def inpaint(
     _descending(times)
     if times[0] != 1:
         raise UserError(f"filling in begins at t = 1, not {float(times[0]):g}: what is to be filled is all unknown")
-    if resample % 1 or resample < 1:
-        raise UserError(f"resample is a number of passes a step, 1 or more, not {resample}")
-    return _repaint(denoiser, process, x_0, _mask(mask, x_0), times, noise, int(resample), cond)
+    passes = whole("resample, the passes a step,", resample, 1)
+    return _repaint(denoiser, process, x_0, _mask(mask, x_0), times, noise, passes, cond)
 
 
 @torch.no_grad()
@@ -97,17 +96,13 @@ def vary(
 
 
 def times_from(process: Process, t: float, steps: int) -> Tensor:
-    """The (steps + 1,) float64 times from t in (0, 1] down to 0; of a discrete process, multiples of 1/T, 1/T at least.
-
-    From t = 1 they are those of process.times.
-    """
-    if not 0 < t <= 1:
+    """The (steps + 1,) float64 times from t in (0, 1] down to 0, evenly; of a discrete process, multiples of 1/T."""
+    if isinstance(t, str) or not 0 < t <= 1:
         raise UserError(f"strength is a time above 0 (which would keep the picture) and up to 1, not {t}")
     T = process.timesteps
     first = max(1, round(t * T)) if T else t
-    if steps % 1 or steps < 1 or (T and steps > first):
-        raise UserError(f"steps from t = {t:g} must be from 1 to {first if T else 'any number'}, not {steps}")
-    times = torch.linspace(1, 0, int(steps) + 1, dtype=torch.float64) * first
+    steps = whole(f"steps from t = {t:g}", steps, 1, first if T else None)
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64) * first
     return times.round() / T if T else times
 
 
@@ -163,9 +158,7 @@ def invert(
         raise UserError(f"only a sampler that draws no noise can be run backwards: eta must be 0, not {process.eta:g}")
     if len(times) < 3:
         raise UserError(f"the way to the noise of a picture takes 2 steps or more, not {len(times) - 1}")
-    if refine % 1 or refine < 0:
-        raise UserError(f"refine is a number of corrections a step, 0 or more, not {refine}")
-    return _climb(denoiser, process, x_0, times.flip(0), int(refine), cond)
+    return _climb(denoiser, process, x_0, times.flip(0), whole("refine, the corrections a step,", refine, 0), cond)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Errors whose message is a sentence for the person at the keyboard, not for the programmer."""
 
+import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -19,3 +20,15 @@ def unknown(kind: str, name: object, allowed: Iterable[object]) -> UserError:
     guess = get_close_matches(str(name).lower(), near, n=1, cutoff=0.5)
     hint = f" — did you mean {near[guess[0]]!r}?" if guess else ""
     return UserError(f"unknown {kind} {str(name)!r}{hint} (allowed: {', '.join(allowed)})")
+
+
+def whole(what: str, value: object, low: int, high: int | None = None) -> int:
+    """The value as an int, if it is a whole number from `low` to `high`; UserError if it is anything else."""
+    try:
+        number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    except TypeError:
+        number = low - 1
+    if number < low or (high is not None and number > high):
+        reach = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise UserError(f"{what} must be a whole number {reach}, not {value!r}")
+    return number

@@ -50,6 +50,8 @@ def _network(config: Config) -> nn.Module:
     if config.network == "unet":
         if len(config.hidden) != 2 or any(width % 8 for width in config.hidden):
             raise UserError(f"hidden of a unet is two widths, multiples of 8, not {list(config.hidden)}")
+        if any(side % 2 for side in config.shape[1:]):
+            raise UserError(f"a unet needs images of even height and width, not of shape {config.shape}")
         return UNet(config.shape, config.hidden, config.classes)
     if config.classes:
         raise UserError("network 'cnn' cannot be told labels: use unet, or classes 0")
@@ -107,6 +109,7 @@ def load_weights(path: Path) -> Experiment:
 
 def find_weights(name: str, folders: Iterable[Path]) -> Path:
     """The file of that path, or of that name (with or without .pth) in one of the folders."""
+    name = str(name)
     if Path(name).is_file():
         return Path(name)
     found = [path for folder in folders for path in sorted(Path(folder).glob("*.pth"))]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Clipped
-from diffusion.errors import UserError, unknown
+from diffusion.errors import UserError, unknown, whole
 from diffusion.experiment import Experiment
 from diffusion.guidance import Guided
 from diffusion.noise import Noise
@@ -26,6 +26,7 @@ class Sampler(NamedTuple):
     pinned: bool = False  # whether averages are held on to
 
 
+VARIANCES = (None, "beta", "posterior")  # of ddpm's noise; None: as the config says
 FEWEST = 28  # steps of pinned averages: few groups are come to again and again
 
 SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
@@ -66,7 +67,10 @@ def sampling(
     variance: str | None = None,
     begin: int = 0,
 ) -> Way:
-    """The way back of a named sampler (None: the config's), without its first `begin` steps."""
+    """The way back of a named sampler (None: the config's), without its first `begin` steps.
+
+    `variance` is that of ddpm's noise; the other ways are exact for the posterior's.
+    """
     known = SAMPLERS[experiment.config.process]
     if sampler is None:
         sampler = experiment.config.sampler
@@ -74,26 +78,34 @@ def sampling(
     if sampler is None:  # noise in every degraded image is there to be drawn afresh
         cold = experiment.config.process == "averaging"
         sampler = "pinned" if cold and experiment.config.noise else next(iter(known))
-    if sampler not in known:
+    if str(sampler) not in known:
         raise unknown("sampler", sampler, known)
+    if variance not in VARIANCES:
+        raise unknown("variance", variance, VARIANCES[1:])
     process = copy.copy(experiment.process)
     way = known[sampler]
     process.eta = way.eta
     if way.pinned:
         process.pinned = True
-    if variance:
-        process.variance = variance
+    if experiment.config.process == "gaussian":
+        process.variance = variance or process.variance if sampler == "ddpm" else "posterior"
     most = process.timesteps or 1000
     if steps is None:
         steps = max(most, FEWEST) if way.pinned else min(way.steps or most, most)
     grid = [way.grid] if way.grid else []
-    return Way(way.loop, process, process.times(steps, *grid)[begin:])
+    times = process.times(steps, *grid)
+    return Way(way.loop, process, times[whole("begin", begin, 0, len(times) - 2) :])
 
 
 def answering(
     experiment: Experiment, guidance_scale: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), clip: bool = True
 ) -> Callable[..., Tensor]:
-    """The experiment's denoiser, guided, its estimates of x_0 kept in the range of images if `clip`."""
+    """The experiment's denoiser, guided, its estimates of x_0 kept in the range of images if `clip`.
+
+    UserError for a scale that is no number, and for one that would do nothing, as the network knows no labels.
+    """
+    if guidance_scale != 1 and not experiment.config.classes:
+        raise UserError("these weights know no labels, so there is nothing to guide: leave the guidance scale at 1")
     denoiser = Guided(experiment.denoiser, guidance_scale, interval)
     return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if clip else denoiser
 
@@ -108,10 +120,18 @@ def conditions(experiment: Experiment, index: Tensor, labels: Tensor | int | Non
         return {"cond": index % classes} if classes else {}
     if not classes:
         raise UserError("these weights know no labels: leave the label out")
-    cond = torch.as_tensor(labels, device=index.device).expand(len(index))
-    if cond.is_floating_point() or ((cond < 0) | (cond >= classes)).any():
-        raise UserError(f"a label is an integer from 0 to {classes - 1}, not {labels}")
-    return {"cond": cond.long()}
+    try:
+        cond = torch.as_tensor(labels, device=index.device)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        cond = torch.tensor(torch.nan)
+    if cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool:
+        raise UserError(f"a label is an integer from 0 to {classes - 1}, not {labels!r:.40}")
+    if cond.shape not in ((), (1,), (len(index),)):
+        raise UserError(f"{len(index)} images need one label or {len(index)}, not labels of shape {tuple(cond.shape)}")
+    wrong = cond[(cond < 0) | (cond >= classes)]
+    if wrong.numel():
+        raise UserError(f"a label is an integer from 0 to {classes - 1}, not {wrong[0]}")
+    return {"cond": cond.long().expand(len(index))}
 
 
 def trajectory(
@@ -131,6 +151,8 @@ def trajectory(
     is the same whatever else is in the batch. `labels` are those of `conditions`; `clip` keeps every estimate of x_0 in
     range; `how` is for `sampling`, its `begin` only where there are originals.
     """
+    if how.get("begin") and originals is None:
+        raise UserError("only what is left of originals can begin late: there are none")
     loop, process, times = sampling(experiment, **how)
     codec, noise = experiment.codec, Noise(seed, index)
     denoiser = answering(experiment, guidance_scale, interval, clip)
@@ -162,7 +184,8 @@ def samples(
     """
     told = conditions(experiment, index, labels).get("cond")
     parts = [torch.empty(0, *experiment.config.shape, device=index.device)]  # a process's share may be no image
-    batch_size = batch_size or (128 if index.device.type == "cpu" else 1024)
+    usual = 128 if index.device.type == "cpu" else 1024
+    batch_size = usual if batch_size is None else whole("batch_size", batch_size, 1)
     for first in range(0, len(index), batch_size):
         part = slice(first, first + batch_size)
         begin, cond = (None if each is None else each[part] for each in (originals, told))

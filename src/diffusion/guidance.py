@@ -9,6 +9,16 @@ from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.process import column
 
+LARGEST = 1e6  # of scales: beyond, float32 has nothing left to tell
+
+
+def _number(value: object) -> float:
+    """The value as a float, NaN if it is no number."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return math.nan
+
 
 class Guided(nn.Module):
     """x_0 without the condition, moved by `scale` towards (1: to, 2: as far beyond) x_0 with it.
@@ -19,9 +29,10 @@ class Guided(nn.Module):
 
     def __init__(self, denoiser: Denoiser, scale: float, interval: tuple[float, float] = (0.0, 1.0)):
         super().__init__()
-        low, high = interval
-        if not math.isfinite(scale):
-            raise UserError(f"a guidance scale is a number (0 ignores the label, 1 follows it), not {scale}")
+        scale = _number(scale)
+        if not abs(scale) < LARGEST:
+            raise UserError(f"a guidance scale is a number (0 ignores the label, 1 follows it), not {scale:g}")
+        low, high = map(_number, interval if isinstance(interval, tuple | list) and len(interval) == 2 else "??")
         if not 0 <= low < high <= 1:
             raise UserError(f"a guidance interval is two times from 0 to 1, the lower first, not {low:g} and {high:g}")
         self.denoiser, self.scale, self.interval = denoiser, scale, (low, high)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError
+from diffusion.errors import UserError, whole
 from diffusion.noise import Noise, unit
 from diffusion.process import Gaussian, Process
 
@@ -79,9 +79,10 @@ def _directions(x_0: Tensor, noise: Noise | None, probes: int, exact: bool) -> T
         dim = x_0[0].numel()
         axes = math.sqrt(dim) * torch.eye(dim, dtype=x_0.dtype, device=x_0.device)
         return axes.reshape(dim, 1, *x_0.shape[1:]).expand(dim, *x_0.shape)
-    if noise is None or probes % 1 or probes < 1:
-        raise UserError(f"the trace needs noise and a number of probes, 1 or more, not {probes}: or ask for exact")
-    return torch.stack([torch.where(noise(x_0) < 0, -1.0, 1.0).to(x_0.dtype) for _ in range(int(probes))])
+    if noise is None:
+        raise UserError("the trace needs noise for its probes: or ask for exact")
+    probes = whole("probes of the trace", probes, 1)
+    return torch.stack([torch.where(noise(x_0) < 0, -1.0, 1.0).to(x_0.dtype) for _ in range(probes)])
 
 
 def flow_times(process: Process, steps: int, span: tuple[float, float] = SPAN) -> Tensor:
@@ -90,15 +91,14 @@ def flow_times(process: Process, steps: int, span: tuple[float, float] = SPAN) -
     Of a discrete process: the nearest of its T times, each once, so there may be fewer; not t = 0, never trained.
     """
     low, high = span
-    if steps % 1 or steps < 1:
-        raise UserError(f"steps of a likelihood must be 1 or more, not {steps}")
+    steps = whole("steps of a likelihood", steps, 1)
     if not 0 < low < high < math.inf:
         raise UserError(f"a span of noise levels is two numbers above 0, the lower first, not {low} and {high}")
-    u = torch.linspace(math.log(low), math.log(high), int(steps) + 1, dtype=torch.float64)
+    u = torch.linspace(math.log(low), math.log(high), steps + 1, dtype=torch.float64)
     if process.timesteps:
         first, end = -process.log_snr(torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64)).cpu()
         ends = u[[0, -1]].clamp(first, end)
-        u = torch.linspace(*ends.tolist(), int(steps) + 1, dtype=torch.float64)
+        u = torch.linspace(*ends.tolist(), steps + 1, dtype=torch.float64)
     times = process.time_at(-u).unique()
     if len(times) < 2:
         raise UserError(f"this process has no two noise levels from {low:g} to {high:g}")

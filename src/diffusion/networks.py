@@ -98,8 +98,8 @@ class CNN(nn.Module):
 class UNet(nn.Module):
     """A U-Net on the image folded 2×2 into channels: residual blocks at two resolutions, attention at the lower one.
 
-    Folding halves the resolution at which most of the work is done; it learns faster and runs twice as fast. Of the
-    `classes` labels it can be told, the last, `classes` itself, says nothing: the null label.
+    Folding halves the resolution at which most of the work is done; it learns faster and runs twice as fast. It can be
+    told the labels below `classes`, and `classes` itself, the null label, which says nothing.
     """
 
     def __init__(self, shape: tuple[int, int, int], widths: Sequence[int] = (48, 96), classes: int = 0):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusion.errors import UserError
+from diffusion.errors import whole
 from diffusion.noise import Noise
 
 KARRAS = (0.01, 80.0)  # sigma / alpha at the last and at the first step of that grid
@@ -41,8 +41,7 @@ class Process(nn.Module):
 
     def times(self, steps: int) -> Tensor:
         """The (steps + 1,) float64 times of a sampler, from 1 down to 0; of a discrete process, multiples of 1/T."""
-        if steps < 1 or (self.timesteps and steps > self.timesteps):
-            raise UserError(f"steps must be from 1 to {self.timesteps or 'any number'}, not {steps}")
+        steps = whole("steps", steps, 1, self.timesteps)
         t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
         return t if self.timesteps is None else (t * self.timesteps).round() / self.timesteps
 
@@ -77,12 +76,14 @@ class Gaussian(Process):
     def times(self, steps: int, grid: str = "uniform") -> Tensor:
         """As of every process, evenly; or for "karras" evenly in (sigma / alpha)^(1/7), Karras et al. (2022), eq. 5.
 
-        That puts more steps where little noise is left, and takes large ones where there is nothing to see yet.
+        That puts more steps where little noise is left, and takes large ones where there is nothing to see yet. It
+        begins where the schedule does, if that has less noise than KARRAS.
         """
         even = super().times(steps)
         if grid == "uniform" or steps < 3:
             return even
-        ratio = torch.linspace(KARRAS[1] ** (1 / 7), KARRAS[0] ** (1 / 7), steps, dtype=torch.float64) ** 7
+        high = min(KARRAS[1], (-self.log_snr(even[0])).exp().item())
+        ratio = torch.linspace(high ** (1 / 7), KARRAS[0] ** (1 / 7), steps, dtype=torch.float64) ** 7
         t = torch.cat([even[:1], self.time_at(-ratio[1:].log()), even[-1:]])
         if not self.timesteps:
             return t
