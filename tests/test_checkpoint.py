@@ -25,6 +25,16 @@ def test_save_and_load_are_inverse(tmp_path):
     assert os.listdir(tmp_path / "deep") == ["x.pt"]
 
 
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """torch reads what the archive holds, whatever its checksums say."""
+    path = checkpoint.save(tmp_path / "x.pt", {"a": torch.arange(1000.0)})
+    data = bytearray(path.read_bytes())
+    data[data.index(torch.arange(1000.0).numpy().tobytes()) + 999] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cut short or damaged"):
+        checkpoint.load(path)
+
+
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     path = checkpoint.save(tmp_path / "x.pt", {"a": 1})
 

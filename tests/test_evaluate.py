@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from commands import evaluate
+from diffusion.errors import UserError
 from diffusion.extractor import Extractor
 from diffusion.metrics import Reference, coverage, neighbours
 
@@ -73,3 +75,13 @@ def test_the_command_scores_shipped_weights(tmp_path):
     assert facts["nearest"] > 0.05  # nothing is a copy
     assert Image.open(tmp_path / "near.png").size[0] > 1000
     assert f"{facts['rows'][1]['fid']:.4f}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(["--samples", "16", "--sheet", "s.png"], "--sheet shows 48"), (["--out", "/"], "no file can be written there"),
+     (["--out", f"{__file__}/x.jsonl"], "no file can be written there")],
+)  # fmt: skip
+def test_what_would_fail_at_the_end_is_refused_at_the_beginning(words, sentence):
+    with pytest.raises(UserError, match=sentence):
+        evaluate.main(["--weights", "unet", *words])

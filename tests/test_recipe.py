@@ -184,13 +184,41 @@ def test_an_override_that_is_none_is_answered_with_how_to_write_one(word):
 
 def test_a_misspelt_override_is_answered_with_the_nearest():
     assert "did you mean 'train.warmup'?" in refusal(recipe, "mine", {}, ["--train.wramup=3"])
-    assert "unknown setting 'lr'" in refusal(recipe, "mine", {}, ["lr=3"])
+    assert "unknown setting 'lr' — did you mean 'train.lr'?" in refusal(recipe, "mine", {}, ["lr=3"])
+    assert "did you mean 'network.hidden'?" in refusal(recipe, "mine", {}, ["--train.hidden=[8,16]"])
+
+
+@pytest.mark.parametrize("word", ["train.lr=yes", "train.steps=true", "network.hidden=[true,16]", "train.seed=off"])
+def test_yes_and_no_are_no_numbers(word):
+    assert "none is yes or no" in refusal(recipe, "mine", {}, [word])
+
+
+@pytest.mark.parametrize("text", ["train: {lr: 1.0}\ntrain: {steps: 5}", "train:\n  lr: 1.0\n  lr: 2.0"])
+def test_a_key_that_stands_twice_is_refused(tmp_path, text):
+    assert "stands twice" in refusal(read, written(tmp_path, text))
+
+
+def test_numbers_may_be_written_as_powers_of_ten():
+    mine = recipe("mine", {"train": {"steps": "1e3", "lr": "1e-3"}})
+    assert (mine.plan.steps, mine.config.lr) == (1000, 1e-3)
+
+
+@pytest.mark.parametrize("word", ["data.pixel_range=[0,1e39]", "data.pixel_range=[.nan,1]",
+                                  "sample.guidance_scale=1e39",
+                                  "process.beta_max=0", "sample.count=10000000000000", "sample.steps=100000000",
+                                  "train.seed=100000000000000000000", "train.lr=1e300", "train.epochs=1e308",
+                                  f"train.steps=1{400 * '0'}"])  # fmt: skip
+def test_what_could_only_fail_later_is_refused_at_once(word):
+    assert f"setting {word.split('=')[0]!r} cannot be" in refusal(recipe, "mine", {}, [word])
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "none.yaml"
     assert refusal(read, path) == f"there is no file {str(path)!r}"
-    assert refusal(read, tmp_path) == f"there is no file {str(tmp_path)!r}"
+    assert refusal(read, tmp_path) == f"{str(tmp_path)!r} cannot be read: Is a directory"
+    assert "a run is called as its file" in refusal(
+        read, written(tmp_path, "preset: unet").rename(tmp_path / "a{b}.yaml")
+    )
 
 
 @pytest.mark.parametrize("text, where", [

@@ -43,7 +43,7 @@ def run(*words):
 @pytest.fixture
 def here(monkeypatch):
     """Runs the command in this process, which saves the start of torch; its signal handlers are taken back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def run_here(*words, code=0):
         with pytest.raises(SystemExit) as left:
@@ -90,6 +90,7 @@ def test_a_run_writes_sheets_weights_scores_and_its_recipe_and_says_where(finish
         *(f"Plots/{name}_for_unet_fast.png" for name in ("losses", "fid", "incept_score")),
         *(f"runs/unet_fast/{name}" for name in ("state.pt", "metrics.jsonl", "config.json", "recipe.yaml")),
         "runs/unet_fast/unet_fast.pth",
+        "runs/.unet_fast.lock",
     }
     for word in ("FID", "KID", "floor", "N = 16", "sha256", "8 training steps", "contents/", "unet_fast_sample_000008"):
         assert word in said, word
@@ -189,6 +190,27 @@ def test_minutes_end_the_training_with_the_learning_rate_at_its_lowest(tmp_path,
     assert group["lr"] == pytest.approx(2e-3 / (decay * steps) if decay else 2e-3, rel=1e-6)
 
 
+@pytest.mark.parametrize("slow", [0.0, 0.25])
+def test_a_slow_first_step_does_not_shorten_the_minutes(tmp_path, here, monkeypatch, slow):
+    """On a GPU the first step compiles the network: it says nothing of how many there will be."""
+    real = Trainer.update
+
+    def update(self, *args):
+        time.sleep(slow * (self.step == 0))
+        return real(self, *args)
+
+    monkeypatch.setattr(Trainer, "update", update)
+    here(*TINY, *QUICK, "--minutes", 0.02, "--train.decay=0.9", "--train.warmup=0", "--out", tmp_path)
+    assert 0.6 * 1.2 < state(tmp_path)["seconds"] < 1.2 + 3
+
+
+def test_dotted_budgets_beside_plain_ones_count(monkeypatch):
+    _, what = train.read_recipe(["--preset", "unet_fast", "--minutes", "60", "--train.steps=10"])
+    assert (what.plan.minutes, what.plan.steps) == (60, 10)
+    _, what = train.read_recipe(["--config", str(ROOT / "configs/mnist_guided.yaml"), "--minutes", "5"])
+    assert (what.plan.minutes, what.plan.steps) == (5, None)
+
+
 def test_of_two_budgets_the_one_used_up_first_ends_the_training(tmp_path, here):
     here(*TINY, *QUICK, "--minutes", 0.002, "--steps", 60, "--out", tmp_path)
     assert metrics(tmp_path)[-1]["step"] < 60
@@ -218,6 +240,36 @@ def test_kill_9_at_random_moments_then_resume_reaches_the_unbroken_run(finished,
     assert any(0 < step < 8 for step in reached), f"the kills at steps {reached} tested nothing"
     same_run(state(finished[0]), state(tmp_path))
     assert not list((tmp_path / "runs/unet_fast").glob(".*"))  # what a killed save left was cleared away
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, here, capsys):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    child = subprocess.Popen(command(*TINY, *QUICK, "--steps", 10**6, "--out", tmp_path), cwd=ROOT, env=ENV, **quiet)
+    try:
+        while not (tmp_path / "runs/unet_fast/unet_fast.pth").exists():
+            assert child.poll() is None
+            time.sleep(0.05)
+        here(*TINY, *QUICK, *EIGHT, "--seed", 5, "--out", tmp_path, code=2)
+        assert "another process is training" in capsys.readouterr().err
+    finally:
+        child.kill()
+        child.wait()
+    assert not (tmp_path / "runs/unet_fast.1").exists()
+    here(*TINY, *QUICK, "--steps", 1, "--out", tmp_path)  # the lock died with its process
+
+
+def test_trained_weights_without_a_state_are_kept_and_one_of_another_kind_is_refused(finished, tmp_path, here, capsys):
+    shutil.copytree(finished[0] / "runs", tmp_path / "runs")
+    folder = tmp_path / "runs/unet_fast"
+    checkpoint.save(folder / "state.pt", {"trainer": 1})
+    here(*TINY, *QUICK, *EIGHT, "--out", tmp_path, "--resume", code=2)
+    assert "not one of this run" in capsys.readouterr().err
+    (folder / "state.pt").unlink()
+    weights = (folder / "unet_fast.pth").read_bytes()
+    here(*TINY, *QUICK, "--steps", 1, "--out", tmp_path, "--resume")
+    said = capsys.readouterr().out
+    assert "nothing to resume" in said and "the earlier run is kept" in said
+    assert (tmp_path / "runs/unet_fast.1/unet_fast.pth").read_bytes() == weights
 
 
 def test_a_finished_run_resumed_only_reports_again(finished, here, capsys):
@@ -277,7 +329,7 @@ def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finish
     (["--preset", "unet_fats", "--steps", "1"], "did you mean 'unet_fast'"),
     (["--preset", "unet", "--config", "x.yaml", "--steps", "1"], "not allowed with argument --preset"),
     (["--config", "no/such.yaml", "--steps", "1"], "there is no file 'no/such.yaml'"),
-    (["--steps", "0"], "'0' is not an integer of at least 1"),
+    (["--steps", "0"], "'0' is not an integer from 1"),
     (["--minutes", "nan"], "'nan' is not a number"),
     (["--train.minutes=nan"], "'train.minutes' cannot be"),
     (["--epochs", "-1"], "'-1' is not a number"),
@@ -287,7 +339,7 @@ def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finish
     (["--steps", "1", "--network.hidden=[8,"], "is not an override"),
     (["--steps", "1", "--sample.sampler=alg1"], "unknown sampler 'alg1'"),
     (["--steps", "1", "--sample.sampler=ddpm", "--process.schedule=linear", "--process.target=eps",
-      "--sample.steps=1001"], "steps must be from 1 to 1000"),
+      "--sample.steps=1001"], "steps must be a whole number from 1 to 1000"),
     (["--steps", "1", "--network.network=cnn"], "network 'cnn' cannot be told labels"),
     (["--steps", "1", "--batch-size", "60001"], "from 1 to 60000"),
     (["--steps", "1", "--data.dataset=FashionMINST"], "did you mean 'FashionMNIST'"),

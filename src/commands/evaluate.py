@@ -1,6 +1,7 @@
 """Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers."""
 
 import json
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.sheet and args.sheet.suffix != ".png":
         raise UserError(f"--sheet {args.sheet}: the name must end in .png")
+    if args.sheet and args.samples < 48:
+        raise UserError(f"--sheet shows 48 samples: --samples must be at least that, not {args.samples}")
+    if args.out and not writable(args.out):
+        raise UserError(f"--out {args.out}: no file can be written there")
     device = open_device(args.device)
     experiment = load_model(args.weights, device).experiment
     dataset = experiment.config.dataset
@@ -69,7 +74,9 @@ def main(argv: list[str] | None = None) -> None:
           f"{eyes.name}, sha256 {eyes.sha256[:16]}\n")  # fmt: skip
     print(LINE("", "FID", "IS", "KID", "agreement", "precision", "recall", "labels"))
     some, labels = test.images[: args.samples], test.labels[: args.samples]
-    real = floor(some, reference)._asdict() | measured(some, labels, reference)
+    if args.samples > len(some):
+        print(f"(there are only {len(some):,} test images: the floor is theirs)")
+    real = floor(some, reference)._asdict() | measured(some, labels, reference, dataset)
     print(LINE("real test images", *cells(real)))
 
     # --- Sample, Measure ---
@@ -79,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         with tqdm(total=args.samples * (steps + 1), unit="step", desc=f"seed {seed}", leave=False) as bar:
             index = torch.arange(args.samples, device=device)
             images = samples(experiment, index, seed, None, labels, args.batch_size, bar.update, **told, **how)
-        rows.append({"seed": seed} | score(images, reference)._asdict() | measured(images, labels, reference))
+        rows.append({"seed": seed} | score(images, reference)._asdict() | measured(images, labels, reference, dataset))
         print(LINE(f"seed {seed}", *cells(rows[-1])), flush=True)
 
     # --- Report ---
@@ -91,10 +98,6 @@ def main(argv: list[str] | None = None) -> None:
     usual, _ = neighbours(test.images[: min(1000, args.samples)], data.images)
     print(f"RMSE to the nearest training image: {nearest.mean():.4f} on average, at least {nearest.min():.4f}; "
           f"of real test images {usual.mean():.4f}, {usual.min():.4f}")  # fmt: skip
-    if args.sheet:
-        pairs = torch.stack([images[:48].cpu(), data.images[index[:48]].cpu() / 255])  # (2, 48, C, H, W)
-        sheet = pairs.reshape(2, 4, 12, *pairs.shape[2:]).transpose(0, 1).flatten(0, 2)
-        print(f"wrote {figures.grid(sheet, args.sheet, columns=12)}: each row of samples above their neighbours")
     if args.out:
         facts = {"weights": args.weights, "sampler": args.sampler or experiment.config.sampler, "calls": calls, **told}
         facts |= {"samples": args.samples, "floor": real["fid"], "floor_is": real["inception_score"], "rows": rows}
@@ -102,12 +105,22 @@ def main(argv: list[str] | None = None) -> None:
         old = args.out.read_bytes() if args.out.exists() else b""
         checkpoint.write_atomically(args.out, lambda file: file.write(old + json.dumps(facts).encode() + b"\n"))
         print(f"appended to {args.out}")
+    if args.sheet:
+        pairs = torch.stack([images[:48].cpu(), data.images[index[:48]].cpu() / 255])  # (2, 48, C, H, W)
+        sheet = pairs.reshape(2, 4, 12, *pairs.shape[2:]).transpose(0, 1).flatten(0, 2)
+        print(f"wrote {figures.grid(sheet, args.sheet, columns=12)}: each row of samples above their neighbours")
 
 
-def measured(images: Tensor, labels: Tensor | None, reference: Reference) -> dict[str, Any]:
-    """What there is to say of images beside their scores; of their labels only if a classifier looks."""
+def writable(path: Path) -> bool:
+    """Whether a file can be written there; asked now, not after half an hour of sampling."""
+    folder = next((each for each in path.absolute().parents if each.exists()), path)
+    return not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def measured(images: Tensor, labels: Tensor | None, reference: Reference, dataset: str) -> dict[str, Any]:
+    """What there is to say of images beside their scores; of their labels only if a classifier of theirs looks."""
     row, eyes = coverage(images, reference)._asdict(), reference.extractor
-    if eyes.dataset == "ImageNet":
+    if eyes.dataset != dataset:
         return row
     seen = eyes(images)[1]
     shares = torch.bincount(seen.argmax(1), minlength=seen.shape[1]) / len(images)

@@ -16,7 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm import tqdm
 
 from commands.options import number, one_of
-from commands.processes import open_accelerator
+from commands.processes import hold, open_accelerator
 from commands.stopping import Stopped
 from diffusion import checkpoint, figures
 from diffusion.config import Config, checked
@@ -91,6 +91,7 @@ class Laboratory:
         self.written: list[Path] = []
         self._signal, self._training = 0, False
         self._minutes: float | None = None  # of training; when the lr has to fall, they decide at which step it ends
+        self._first: tuple[float, int] | None = None  # seconds and steps after this session's first step, a slow one
 
     @property
     def device(self) -> torch.device:
@@ -260,10 +261,10 @@ class Laboratory:
                     if self._minutes and not self.trainer.end:
                         bar.total = round(step.number * 60 * self._minutes / passed)  # tqdm's ETA comes of it
                 bar.update(1)
-                late = bool(self._minutes) and passed >= 60 * self._minutes * (1 - self.config.decay)
-                stop, save, late = self._agree(step.number, time.monotonic() - saved >= self.args.save_every, late)
-                end = round(step.number / (1 - self.config.decay))
-                if late and end < (self.trainer.end or math.inf):
+                self._first = self._first or (passed, step.number)
+                due = time.monotonic() - saved >= self.args.save_every
+                stop, save, end = self._agree(step.number, due, self._promised(passed, step.number))
+                if end and end < (self.trainer.end or math.inf):
                     self.trainer.end = end
                     break
                 if stop or save:
@@ -278,25 +279,36 @@ class Laboratory:
         if self._signal:
             raise Stopped(self._signal)
 
+    def _promised(self, passed: float, step: int) -> int:
+        """The step at which `_minutes` of training will be over, once the lr has to fall towards it; until then 0."""
+        seconds = 60 * (self._minutes or math.inf)
+        if passed >= seconds:
+            return step
+        before, first = self._first
+        if passed < seconds * (1 - self.config.decay) or step == first:
+            return 0
+        return step + round((seconds - passed) * (step - first) / (passed - before))
+
     def _is_longer(self, plan: Plan, end: int | None) -> bool:
         """Whether a plan that ends at that step goes on where the restored one ends."""
         if plan.minutes:  # an end that minutes made known was set when this much of them had passed
             return self.seconds < 60 * plan.minutes * (1 - self.config.decay)
         return end is not None and end > self.trainer.end
 
-    def _agree(self, step: int, save: bool, late: bool) -> tuple[int, bool, bool]:
-        """The signal, the wish to save and the clock of any process, known to all at the same step."""
+    def _agree(self, step: int, save: bool, end: int) -> tuple[int, bool, int]:
+        """The signal, the wish to save and the promised end of any process, known to all at the same step."""
         if self.accelerator.num_processes == 1:
-            return self._signal, save, late
+            return self._signal, save, end
         if step % LOOK_EVERY:
-            return 0, False, False
-        wishes = self.accelerator.gather(torch.tensor([[self._signal, int(save), int(late)]], device=self.device))
-        stop, save, late = wishes.max(0).values.tolist()
-        return stop, bool(save), bool(late)
+            return 0, False, 0
+        wishes = self.accelerator.gather(torch.tensor([[self._signal, int(save), end]], device=self.device))
+        stop, save, end = wishes.max(0).values.tolist()
+        return stop, bool(save), end
 
     def _catch_signals(self) -> None:
-        for number_ in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number_, self._on_signal)
+        for number_ in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number_) != signal.SIG_IGN:  # nohup's wish
+                signal.signal(number_, self._on_signal)
 
     def _on_signal(self, number_: int, frame: object) -> None:
         self._signal = number_
@@ -324,7 +336,9 @@ class Laboratory:
             return config
         try:
             saved = checked(json.loads(path.read_text()))
-        except json.JSONDecodeError:
+        except UserError as error:
+            raise UserError(f"{str(path)!r} is damaged, {error}: start anew without --resume") from None
+        except ValueError:
             raise UserError(f"{str(path)!r} is damaged: start anew without --resume") from None
         for key in (*given, *self._told):
             if getattr(saved, key) != getattr(config, key):
@@ -332,11 +346,17 @@ class Laboratory:
                     f"the run in {str(self.folder)!r} was made with {key} {getattr(saved, key)}, not "
                     f"{getattr(config, key)}: leave the option out, or start anew without --resume"
                 )
+        others = [key for key, value in asdict(saved).items() if value != asdict(config)[key] and key != "precision"]
+        if others and self.is_main:
+            kept = ", ".join(f"{key} {getattr(saved, key)}" for key in others)
+            print(f"the run goes on as it was begun, with {kept}")
         return saved
 
     def _open_folder(self) -> None:
         """Take up the saved state, or put an earlier run aside and write the first state: a bad disk shows at once."""
         state = self.folder / "state.pt"
+        if self.is_main and not hold(self.folder.with_name(f".{self.folder.name}.lock")):
+            raise UserError(f"another process is training in {str(self.folder)!r}: wait, or choose another --out")
         if self.is_main:
             for stale in self.folder.glob(".*.tmp"):  # of a save that was killed
                 stale.unlink()
@@ -345,7 +365,9 @@ class Laboratory:
             return
         self.accelerator.wait_for_everyone()
         if self.is_main:
-            if state.exists():
+            if self.args.resume:
+                print(f"there is nothing to resume in {str(self.folder)!r}: a new run begins")
+            if state.exists() or any(self.folder.glob("*.pth")):
                 print(f"the earlier run is kept in {checkpoint.put_aside(self.folder)}")
             text = json.dumps(asdict(self.config), indent=2) + "\n"
             checkpoint.write_atomically(self.folder / "config.json", lambda file: file.write(text.encode()))
@@ -354,9 +376,13 @@ class Laboratory:
         self._save()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.trainer.load_state(state["trainer"])
-        self.experiment.process.load_state_dict(state["process"])
-        self.history, self.seconds = state["history"], state["seconds"]
+        try:
+            self.trainer.load_state(state["trainer"])
+            self.experiment.process.load_state_dict(state["process"])
+            self.history, self.seconds = state["history"], state["seconds"]
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError):
+            raise UserError(f"the state in {str(self.folder)!r} is not one of this run: start anew without --resume"
+                            ) from None  # fmt: skip
 
     def _save(self) -> None:
         state = {"trainer": self.trainer.state(), "history": self.history, "seconds": self.seconds}

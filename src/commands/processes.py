@@ -5,12 +5,21 @@ import ctypes
 import os
 import re
 import sys
+from pathlib import Path
+from typing import IO
 
 import psutil
 import torch
 from accelerate import Accelerator
 
 from diffusion.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+HELD: dict[Path, IO] = {}  # locked files, open as long as this process lives
 
 
 def open_device(name: str) -> torch.device:
@@ -66,3 +75,19 @@ def launched_by() -> list[str]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ["python"]
     return ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+
+
+def hold(path: Path) -> bool:
+    """Whether this process, from now to its end, is the only one to hold that file, which is made if need be."""
+    path = path.resolve()
+    if path in HELD or fcntl is None:
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "w")  # noqa: SIM115 (it is closed by the end of the process, whatever that is)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return False
+    HELD[path] = file
+    return True

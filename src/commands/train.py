@@ -11,7 +11,7 @@ from commands.stopping import stoppable
 from diffusion import checkpoint, figures, recipe
 from diffusion.errors import UserError
 from diffusion.generation import answering
-from diffusion.recipe import PRESETS, Recipe
+from diffusion.recipe import MOST, PRESETS, Recipe
 
 EXAMPLES = """examples:
   python src train --preset unet --minutes 5                       the best digits that five minutes can buy
@@ -25,9 +25,11 @@ def parser() -> Parser:
     source = p.add_mutually_exclusive_group()
     source.add_argument("--preset", help=f"one of {', '.join(PRESETS)}")
     source.add_argument("--config", type=Path, help="a YAML file, as in configs/")
-    p.add_argument("--steps", type=number(int, 1), help="train so many steps; with --resume, more extend a run")
-    p.add_argument("--epochs", type=number(float, 1e-3), help="… or passes over the data")
-    p.add_argument("--minutes", type=number(float, 1e-3), help="… or minutes; what is used up first ends the training")
+    p.add_argument("--steps", type=number(int, 1, MOST), help="train so many steps; with --resume, more extend a run")
+    p.add_argument("--epochs", type=number(float, 1e-3, MOST), help="… or passes over the data")
+    p.add_argument(
+        "--minutes", type=number(float, 1e-3, MOST), help="… or minutes; what is used up first ends the training"
+    )
     add_training_options(p)
     p.set_defaults(dataset=None)  # the recipe's
     add_measuring_options(p)
@@ -40,11 +42,12 @@ def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
     if args.config:
         what = recipe.read(args.config, overrides)
     else:
-        name = args.preset or "unet"
+        name = "unet" if args.preset is None else args.preset
         what = recipe.recipe(name, {"preset": name}, overrides)
     budget = {key: getattr(args, key) for key in ("steps", "epochs", "minutes") if getattr(args, key)}
-    if budget:  # a budget on the command line takes the place of the file's
-        none = dict.fromkeys(("steps", "epochs", "minutes"))
+    if budget:  # budgets on the command line take the place of the file's
+        told = {word.split("=")[0].removeprefix("--train.") for word in overrides}
+        none = {key: None for key in ("steps", "epochs", "minutes") if key not in told}
         what = dataclasses.replace(what, plan=dataclasses.replace(what.plan, **(none | budget)))
     plan = what.plan
     if not (plan.steps or plan.epochs or plan.minutes):
@@ -67,14 +70,14 @@ def main(argv: list[str] | None = None) -> None:
     guided, seed = lab.config.classes > 0, lab.config.seed
 
     for step in lab.marks(what.plan):  # --- Train ---
+        if lab.is_main:
+            checkpoint.write_atomically(lab.folder / "recipe.yaml", lambda file: file.write(what.text().encode()))
         # --- Sample ---
         sheet = lab.gather(lab.sample(what.looks.count, seed, f"samples after step {step}", **how))
         lab.draw(figures.grid, sheet, name=f"contents/{lab.name}_sample_{step:06d}.png", columns=10)
         # --- Measure ---
         scores = judge.score(draw(seed, "samples to score"))
         lab.record(step / lab.trainer.steps_per_epoch, **scores._asdict(), floor=judge.floor.fid)
-        if lab.is_main:
-            checkpoint.write_atomically(lab.folder / "recipe.yaml", lambda file: file.write(what.text().encode()))
         lab.draw_curves(judge.floor)
 
     # --- Report ---

@@ -75,7 +75,8 @@ def parser() -> Parser:
     p.add_argument("--out", type=Path, default=Path("."), help="where runs/ is made")
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
     add_measuring_options(p)
-    p.set_defaults(eval_samples=None, dataset=None, limit_steps=None, resume=True, save_every=60)
+    p.add_argument("--resume", action="store_true", help="understood, not needed: what was stopped goes on")
+    p.set_defaults(eval_samples=None, dataset=None, limit_steps=None, save_every=60)
     return p
 
 
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         due = [file for file in files(family) if (args.into / file).exists() == args.rescore]
         if due:
             told = vars(args) | {"eval_samples": args.eval_samples or family.samples}
+            told["resume"] = (args.out / "runs" / family.run / "state.pt").exists()
             lab = Laboratory(family.config, argparse.Namespace(**told), family.run, family.pattern)
             if args.rescore:
                 lab.folder = args.into

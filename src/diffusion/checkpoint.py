@@ -56,6 +56,8 @@ def load(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}")
     try:
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch does not look at the checksums
+            raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if not zipfile.is_zipfile(path):

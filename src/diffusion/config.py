@@ -10,11 +10,12 @@ from diffusion.errors import UserError, unknown
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Pixel = Annotated[float, Field(ge=-1000, le=1000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+Steps = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -27,7 +28,7 @@ class Config:
     preset: str = "default"  # the line of the table it came from
     dataset: str = "MNIST"  # a name in data.DATASETS
     shape: tuple[Count, Count, Count] = (1, 28, 28)  # (C, H, W) of an image
-    pixel_range: tuple[Finite, Finite] = (-0.5, 0.5)  # what [0, 1] becomes inside the process
+    pixel_range: tuple[Pixel, Pixel] = (-0.5, 0.5)  # what [0, 1] becomes inside the process
 
     process: Literal["gaussian", "averaging"] = "gaussian"
     schedule: Literal["linear", "cosine", "rectified"] = "linear"
@@ -42,7 +43,7 @@ class Config:
     loss: Literal["l2", "l1"] = "l2"
     draw_time: Literal["uniform", "logit-normal"] = "uniform"  # how often each t is trained
     sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned", "direct"] | None = None  # way back
-    sampler_steps: Count | None = None  # of it; both unless told; None: the first of its process, its usual number
+    sampler_steps: Steps | None = None  # of it; both unless told; None: the first of its process, its usual number
 
     network: Literal["cnn", "unet"] = "cnn"
     hidden: Widths = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
@@ -50,7 +51,7 @@ class Config:
     classes: Natural = 0  # labels that the network can be told; 0: none
     drop_prob: Probability = 0.1  # how often training hides the label, so that the network can also do without
 
-    lr: Positive = 2e-4  # Adam's
+    lr: Annotated[float, Field(gt=0, le=100)] = 2e-4  # Adam's
     beta2: Share = 0.999  # Adam's, of the squared gradients
     warmup: Natural = 0  # steps over which lr rises to its height
     decay: Share = 0.0  # the last part of a training of planned length over which lr falls to 0
@@ -70,11 +71,12 @@ def checked(values: dict[str, Any]) -> Config:
         config = TypeAdapter(Config).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = str(first["loc"][0])
+        field = str(first["loc"][0]) if first["loc"] else "preset"
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             raise unknown("setting", field, Config.__dataclass_fields__) from None
-        raise UserError(f"setting {field!r} cannot be {first['input']!r}: {first['msg'].lower()}") from None
-    if config.pixel_range[0] >= config.pixel_range[1]:
+        hint = ", a list such as [32, 64]" if first["type"] == "tuple_type" else ""
+        raise UserError(f"setting {field!r} cannot be {first['input']!r}: {first['msg'].lower()}{hint}") from None
+    if config.pixel_range[1] - config.pixel_range[0] < 1e-3:
         raise UserError(f"setting 'pixel_range' cannot be {config.pixel_range}: the lower end comes first")
     return config
 

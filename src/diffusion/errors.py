@@ -13,12 +13,13 @@ class Failure(RuntimeError):
     """Nothing was wrong with what was asked, but it failed; commands print the sentence and exit with code 1."""
 
 
-def unknown(kind: str, name: object, allowed: Iterable[object]) -> UserError:
-    """The error for a name that is not on the list: the list, and the nearest name if one is near."""
+def unknown(kind: str, name: object, allowed: Iterable[object], meant: str | None = None) -> UserError:
+    """The error for a name that is not on the list: the list, and what was `meant`, or the nearest name."""
     allowed = [str(each) for each in allowed]
     near = {each.lower(): each for each in allowed}
     guess = get_close_matches(str(name).lower(), near, n=1, cutoff=0.5)
-    hint = f" — did you mean {near[guess[0]]!r}?" if guess else ""
+    meant = meant or (near[guess[0]] if guess else None)
+    hint = f" — did you mean {meant!r}?" if meant else ""
     return UserError(f"unknown {kind} {str(name)!r}{hint} (allowed: {', '.join(allowed)})")
 
 

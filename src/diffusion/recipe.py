@@ -1,19 +1,21 @@
 """Recipes: a Config and a plan of its training, from a YAML file and dotted overrides; and written back as YAML."""
 
-import math
-from collections.abc import Iterable
+import re
+from collections.abc import Hashable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from diffusion.config import COLD, DDPM, GUIDED, Config, checked, preset
 from diffusion.errors import UserError, unknown
 
 PRESETS = {**COLD, **DDPM, **GUIDED}
 CLOSED = ConfigDict(extra="forbid")
+MOST = 10**9  # of every budget
+Scale = Annotated[float, Field(ge=-100, le=100)]
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Looks:
 
     __pydantic_config__ = CLOSED
 
-    count: int = 100  # samples on a sheet
-    guidance_scale: float = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
+    count: Annotated[int, Field(le=10_000)] = 100  # samples on a sheet
+    guidance_scale: Scale = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,34 @@ SETTABLE = set(Config.__dataclass_fields__)
 SETTINGS = [f"{part}.{key}" for part, keys in {**SECTIONS, "sample": SAMPLE}.items() for key in keys]
 
 
+class Strict(yaml.SafeLoader):
+    """YAML, in which a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UserError(f"{key!r} stands twice, the second time after line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a YAML file, changed by `section.key=value` overrides; it takes its name from the file."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError:
+        text = Path(path).read_text()
+    except FileNotFoundError:
         raise UserError(f"there is no file {str(path)!r}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{str(path)!r} is not YAML") from None
+    if not re.fullmatch(r"[\w .+-]+", Path(path).stem):
+        raise UserError(f"a run is called as its file: letters, digits and '_-+.' only, not {Path(path).stem!r}")
+    try:
+        content = yaml.load(text, Strict)
+    except UserError:
+        raise
+    except Exception as error:  # PyYAML's constructors raise whatever they stumble over
         mark = getattr(error, "problem_mark", None)
         where = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{str(path)!r} is not YAML{where}") from None
@@ -110,13 +133,17 @@ def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) ->
     for word in overrides:
         try:
             key, value = word.removeprefix("--").split("=", 1)
-            given[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
+            given[key] = yaml.load(value, Strict)
+        except Exception:
             example = "write --section.key=value, such as --train.lr=1e-3"
             raise UserError(f"{word!r} is not an override: {example}") from None
-    for key in given:
+    for key, value in given.items():
         if key not in SETTINGS:
-            raise unknown("setting", key, SETTINGS)
+            raise _unknown(key)
+        if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(each, bool) for each in value)):
+            raise UserError(f"setting {key!r} cannot be {value}: none is yes or no")
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):  # YAML takes 1e3 for a word
+            given[key] = float(value)
     values, told = {"config": asdict(base), "plan": {}, "looks": {}}, []
     for key, value in given.items():
         part, key = key.split(".")
@@ -128,6 +155,13 @@ def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) ->
         told += [key] if kind == "config" else []
     plan, looks = _made(Plan, values["plan"], "train"), _made(Looks, values["looks"], "sample")
     return Recipe(name, _config(values["config"]), plan, looks, tuple(told))
+
+
+def _unknown(key: str) -> UserError:
+    """The error for a setting that there is not; the hint is the nearest, or one of its name in another section."""
+    last = str(key).split(".")[-1].lower()
+    namesakes = [setting for setting in SETTINGS if setting.split(".")[1] == last]
+    return unknown("setting", key, SETTINGS, namesakes[0] if namesakes else None)
 
 
 def _config(values: dict[str, Any]) -> Config:
@@ -146,9 +180,9 @@ def _made(kind: type, values: dict[str, Any], section: str) -> Any:
         first = error.errors()[0]
         key = f"{section}.{'.'.join(map(str, first['loc']))}"
         raise UserError(f"setting {key!r} cannot be {first['input']!r}: {first['msg'].lower()}") from None
-    for key, value in values.items():
-        numbers = value if isinstance(value, list | tuple) else [value]
-        fine = (number is None or 0 < float(number) < math.inf for number in numbers)
+    for key, value in asdict(made).items():
+        numbers = value if isinstance(value, tuple) else [value]
+        fine = (number is None or 0 < number <= MOST for number in numbers)
         if key != "guidance_scale" and not all(fine):
             raise UserError(f"setting {f'{section}.{key}'!r} cannot be {value!r}: it must be above 0, and finite")
     return made
