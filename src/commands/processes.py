@@ -1,5 +1,6 @@
 """The device and its memory, and several processes: one Accelerator, whichever launcher started us."""
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -78,7 +79,7 @@ def launched_by() -> list[str]:
 
 
 def hold(path: Path) -> bool:
-    """Whether this process, from now to its end, is the only one to hold that file, which is made if need be."""
+    """Whether this process, from now to its end, is the only one to hold that file, which is there only as long."""
     path = path.resolve()
     if path in HELD or fcntl is None:
         return True
@@ -89,5 +90,11 @@ def hold(path: Path) -> bool:
     except OSError:
         file.close()
         return False
+    if not path.exists() or not os.path.samestat(
+        path.stat(), os.fstat(file.fileno())
+    ):  # its last holder has just taken it away
+        file.close()
+        return hold(path)
     HELD[path] = file
+    atexit.register(path.unlink, missing_ok=True)
     return True
