@@ -90,7 +90,6 @@ def test_a_run_writes_sheets_weights_scores_and_its_recipe_and_says_where(finish
         *(f"Plots/{name}_for_unet_fast.png" for name in ("losses", "fid", "incept_score")),
         *(f"runs/unet_fast/{name}" for name in ("state.pt", "metrics.jsonl", "config.json", "recipe.yaml")),
         "runs/unet_fast/unet_fast.pth",
-        "runs/.unet_fast.lock",
     }
     for word in ("FID", "KID", "floor", "N = 16", "sha256", "8 training steps", "contents/", "unet_fast_sample_000008"):
         assert word in said, word

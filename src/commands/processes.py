@@ -90,10 +90,8 @@ def hold(path: Path) -> bool:
     except OSError:
         file.close()
         return False
-    if not path.exists() or not os.path.samestat(
-        path.stat(), os.fstat(file.fileno())
-    ):  # its last holder has just taken it away
-        file.close()
+    if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+        file.close()  # its last holder has just taken it away
         return hold(path)
     HELD[path] = file
     atexit.register(path.unlink, missing_ok=True)
