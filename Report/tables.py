@@ -56,14 +56,15 @@ class Shipped(NamedTuple):
 
 @cache
 def shipped() -> list[Shipped]:
-    """All denoisers of our own in weights/, family by family in the order of their epochs."""
+    """All denoisers of digits of our own in weights/, family by family in the order of their epochs."""
     found = []
     for path in sorted(WEIGHTS.glob("*.pth")):
         content = checkpoint.load(path)
         if isinstance(content, dict) and str(content.get("format", "")).startswith("cold_dif_model"):
             named, config, about = NAME.fullmatch(path.stem), checked(content["config"]), content["about"]
             family = " ".join(filter(None, [named["axis"], named["preset"]])) if named else path.stem
-            found.append(Shipped(path, family, about.get("epoch", 0), config, about))
+            if config.dataset == "MNIST":  # others are seen through other eyes
+                found.append(Shipped(path, family, about.get("epoch", 0), config, about))
     place = lambda each: (each.config.process != "gaussian", each.config.axis, each.family, each.epoch)
     return sorted(found, key=lambda each: (place(each)[0], place(each)[1] != "row", *place(each)[2:]))
 
@@ -708,7 +709,10 @@ def sampler_facts() -> dict[str, str]:
     best = lambda calls: min((r for r in plain if r["calls"] == calls), key=lambda r: r["fid"], default={})
     few, many, scales = best(budgets[0]), best(budgets[-1]), guidance_rows()
     gentle, strong = min(scales, key=lambda r: r["fid"], default={}), (scales or [{}])[-1]
+    arrived = [r for r in read("convergence") if r["calls"] in (49, 50) and r["sampler"] != "ddim"]
     return {
+        "NearCalls": str(max((r["calls"] for r in arrived), default=DASH)),
+        "NearRmse": number(max((r["rmse"] for r in arrived), default=None), ".4f"),
         "FewCalls": str(few.get("calls", DASH)),
         "FewBest": code(few.get("sampler", DASH)),
         "FewFid": number(few.get("fid"), ".3f"),

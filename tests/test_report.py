@@ -138,3 +138,6 @@ def test_what_it_says_holds_in_the_json(report):
     strong, plain = scales[max(scales)], scales[1]
     assert strong["recall"] < 0.8 * plain["recall"] and strong["precision"] < plain["precision"]
     assert strong["agreement"] > plain["agreement"] and strong["inception_score"] > plain["inception_score"]
+    arrived = [r for r in t.read("convergence") if r["calls"] in (49, 50) and r["sampler"] != "ddim"]
+    assert {r["sampler"] for r in arrived} == {"heun", "dpm"} and not any(r["other_label"] for r in arrived)
+    assert max(r["rmse"] for r in arrived) < 0.005
