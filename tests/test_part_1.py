@@ -197,7 +197,7 @@ def test_accelerate_launch_trains_the_same_model_on_two_processes(finished, tmp_
     (["1", "default", "--sampler", "dimm"], "did you mean 'ddim'"),
     (["1", "default", "--dataset", "mnist"], "did you mean 'MNIST'"),
     (["1", "default", "--sede", "3"], "did you mean '--seed'"),
-    (["1", "testing", "--steps", "101"], "steps must be from 1 to 100"),
+    (["1", "testing", "--steps", "101"], "steps must be a whole number from 1 to 100"),
     (["1", "default", "--batch-size", "60001"], "from 1 to 60000"),
     (["1", "default", "--device", "cuda"], "no CUDA GPU"),
     (["1", "default", "--features", "inception", "--inception-weights", "no/such.pth"], "no file"),

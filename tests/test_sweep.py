@@ -356,7 +356,7 @@ def test_a_trial_that_diverges_fails_for_good(tmp_path, pretend, monkeypatch):
     (["--presets", "light", "--trials", "2"], "--trials goes with --search"),
     (["--search", "activation", "--preset", "ddpm_unet"], "leave it out of --search"),
     (["--presets", "light", "--seeds", "0"], "'0' is not an integer of at least 1"),
-    (["--presets", "default,testing", "--steps", "101"], "steps must be from 1 to 100"),
+    (["--presets", "default,testing", "--steps", "101"], "steps must be a whole number from 1 to 100"),
     (["--presets", "light", "--name", "../x"], "letters, digits"),
     (["--presets", "light", "--trails", "2"], "did you mean '--trials'"),
     (["--presets", "light", "--dataset", "mnist"], "did you mean 'MNIST'"),

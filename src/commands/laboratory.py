@@ -306,9 +306,10 @@ class Laboratory:
         return stop, bool(save), end
 
     def _catch_signals(self) -> None:
-        for number_ in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            if signal.getsignal(number_) != signal.SIG_IGN:  # nohup's wish
-                signal.signal(number_, self._on_signal)
+        for number_ in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number_, self._on_signal)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup's wish
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     def _on_signal(self, number_: int, frame: object) -> None:
         self._signal = number_
