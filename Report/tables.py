@@ -498,42 +498,40 @@ def guidance() -> str:
     return table("lrrrrrr", header, rows, f"{told}; " + note(count(first.get("samples")), seeds_of(1), floor))
 
 
-def samplers() -> str:
-    """FID against network calls."""
-    records = sampler_rows()
+def by_calls(records: list[dict], cell: Callable[[dict], str]) -> tuple[list[str], list[list[str]]]:
+    """The header and rows of a table of samplers against network calls; heun's odd numbers go to the nearest."""
     budgets = sorted({r["calls"] for r in records if r["sampler"] != "heun"})
     nearest = lambda calls: min(budgets, key=lambda budget: abs(budget - calls))
     rows = []
     for name in dict.fromkeys(r["sampler"] for r in records):
         mine = {nearest(r["calls"]): r for r in records if r["sampler"] == name}
-        cell = lambda r: f"{r['fid']:.3f} ({percent(r['agreement'])})" if r else DASH
-        rows.append([code(name), *(cell(mine.get(budget)) for budget in budgets)])
+        rows.append([code(name), *(cell(mine[budget]) if budget in mine else DASH for budget in budgets)])
+    return ["sampler", *(f"{count(budget)} calls" for budget in budgets)], rows
+
+
+def samplers() -> str:
+    """FID against network calls."""
+    records = sampler_rows()
+    header, rows = by_calls(records, lambda r: f"{r['fid']:.3f} ({percent(r['agreement'])})")
     first = (records or [{}])[0]
     told = "FID, and in brackets how often the classifier sees the label asked for. "
     told += f"{code(str(first.get('weights')))}; heun makes an odd number of calls, one less where the column is even. "
     floor = f"floor {number(first.get('floor'), '.3f')}"
-    header = ["sampler", *(f"{budget} calls" for budget in budgets)]
-    return table("l" + "r" * len(budgets), header, rows, told + note(count(first.get("samples")), seeds_of(1), floor))
+    told += note(count(first.get("samples")), seeds_of(1), floor)
+    return table("l" + "r" * (len(header) - 1), header, rows, told)
 
 
 def convergence() -> str:
     """How far from the ODE's own images the deterministic samplers end."""
     records = read("convergence")
-    budgets = sorted({r["calls"] for r in records if r["sampler"] != "heun"})
-    nearest = lambda calls: min(budgets, key=lambda budget: abs(budget - calls))
-    rows = []
-    for name in dict.fromkeys(r["sampler"] for r in records):
-        mine = {nearest(r["calls"]): r for r in records if r["sampler"] == name}
-        cell = lambda r: f"{r['rmse']:.3f} ({percent(r['other_label'], '.0f')})" if r else DASH
-        rows.append([code(name), *(cell(mine.get(budget)) for budget in budgets)])
+    header, rows = by_calls(records, lambda r: f"{r['rmse']:.3f} ({percent(r['other_label'], '.0f')})")
     first = (records or [{}])[0]
     told = (
         f"RMSE of a pixel in $[0, 1]$ to the images that {code('heun')} draws of the same noise with "
-        f"{count(max(budgets, default=None))} calls, mean of {first.get('samples')} samples; in brackets how often the "
+        f"{header[-1]}, mean of {first.get('samples')} samples; in brackets how often the "
         f"classifier sees another label. {code(str(first.get('weights')))}, {seeds_of(1)}."
     )
-    header = ["sampler", *(f"{count(budget)} calls" for budget in budgets)]
-    return table("l" + "r" * len(budgets), header, rows, told)
+    return table("l" + "r" * (len(header) - 1), header, rows, told)
 
 
 PEERS = {
