@@ -91,6 +91,7 @@ class Laboratory:
         self.written: list[Path] = []
         self._signal, self._training = 0, False
         self._minutes: float | None = None  # of training; when the lr has to fall, they decide at which step it ends
+        self._settled = False  # whether they have
         self._first: tuple[float, int] | None = None  # seconds and steps after this session's first step, a slow one
 
     @property
@@ -141,6 +142,7 @@ class Laboratory:
                 print(f"the run, planned to end at step {trainer.end:,}, is extended")
             trainer.end = None
         trainer.end = trainer.end or end
+        self._settled = bool(trainer.end and plan.minutes) and not self._is_longer(plan, None)
         done = self.history[-1]["step"] if self.history else -1
         while done < min(limit, trainer.end or math.inf):
             mark = min(plan.mark_after(done), limit)
@@ -263,7 +265,9 @@ class Laboratory:
                 bar.update(1)
                 self._first = self._first or (passed, step.number)
                 due = time.monotonic() - saved >= self.args.save_every
-                stop, save, end = self._agree(step.number, due, self._promised(passed, step.number))
+                promised = 0 if self._settled else self._promised(passed, step.number)
+                stop, save, end = self._agree(step.number, due, promised)
+                self._settled = self._settled or end > 0
                 if end and end < (self.trainer.end or math.inf):
                     self.trainer.end = end
                     break
