@@ -1,22 +1,42 @@
 """FID against network calls: every sampler on the same weights, noise and labels, in one run.
 
 PYTHONPATH=src python benchmarks/samplers.py --weights unet --samples 2000
+
+With 1,000 calls that is hours of a CPU: what is drawn is kept beside --out, and a run that was killed goes on from it.
 """
 
 import argparse
 import json
-import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from commands.processes import open_device
+from diffusion import checkpoint
 from diffusion.data import load
-from diffusion.experiment import find_weights, load_weights
+from diffusion.experiment import Experiment, find_weights, load_weights
 from diffusion.extractor import extractor_for
 from diffusion.generation import SAMPLERS, samples, sampling
 from diffusion.metrics import Reference, agreement, floor, score
+
+PART = 125  # images: ten minutes of a core, at worst, with 1,000 calls
+
+
+def drawn(folder: Path, experiment: Experiment, index: Tensor, seed: int, labels: Tensor | None, bar: tqdm,
+          **how: Any) -> Tensor:  # fmt: skip
+    """The images of `index` (N,), a part at a time; a part that lies in `folder` is not drawn again."""
+    parts = []
+    for number, part in enumerate(index.split(PART)):
+        path = folder / f"{number:04}.pt"
+        if not path.exists():
+            told = None if labels is None else labels[part]
+            checkpoint.save(path, samples(experiment, part, seed, labels=told, tick=bar.update, **how).cpu())
+        parts.append(checkpoint.load(path))
+        bar.update(sum(map(len, parts)) * bar.total // len(index) - bar.n)
+    return torch.cat(parts).to(index.device)
 
 
 def main():
@@ -32,7 +52,9 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_samplers.jsonl"))
     args = parser.parse_args()
     device, root = open_device(args.device), Path(__file__).parents[1]
-    experiment = load_weights(find_weights(args.weights, [root / "weights"])).to(device)
+    weights = find_weights(args.weights, [root / "weights"])
+    experiment = load_weights(weights).to(device)
+    about = f"{checkpoint.sha256(weights)[:12]}-{args.samples}-{args.seed}-{args.guidance_scale:g}"
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     eyes = extractor_for(experiment.config.dataset, root / "weights", device)
     reference = Reference.of(eyes, data.images, Path(args.data_root) / "cache")
@@ -47,18 +69,18 @@ def main():
         cells = []
         for calls in args.calls:
             steps = (calls + 1) // 2 if name == "heun" else calls  # 2 steps - 1 calls: 5, 9, 19, 49
-            way, began = sampling(experiment, name, steps), time.perf_counter()
-            how = {"sampler": name, "steps": steps, "guidance_scale": args.guidance_scale, "labels": labels}
-            index = torch.arange(args.samples, device=device)
+            way = sampling(experiment, name, steps)
+            folder = args.out.with_suffix("") / f"{about}-{name}-{way.calls}"
+            how = {"sampler": name, "steps": steps, "guidance_scale": args.guidance_scale}
             with tqdm(total=args.samples * len(way.times), leave=False) as bar:
-                images = samples(experiment, index, args.seed, tick=bar.update, **how)
-            seconds = time.perf_counter() - began
+                index = torch.arange(args.samples, device=device)
+                images = drawn(folder, experiment, index, args.seed, labels, bar, **how)
             fid = score(images, reference).fid
             agree = None if labels is None else agreement(eyes, images, labels)
             cells.append(f"{fid:.3f}" + ("" if agree is None else f" ({agree:.1%})"))
             record = {"weights": args.weights, "sampler": name, "calls": way.calls, "fid": fid, "agreement": agree,
-                      "samples": args.samples, "floor": real.fid, "guidance_scale": args.guidance_scale,
-                      "images_per_second": args.samples / seconds}  # fmt: skip
+                      "samples": args.samples, "floor": real.fid,
+                      "guidance_scale": args.guidance_scale}  # fmt: skip
             with open(args.out, "a") as file:
                 file.write(json.dumps(record) + "\n")
         print(f"{name:<8}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
