@@ -6,7 +6,7 @@ python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoc
 
 import torch
 
-from commands.judge import Judge, add_measuring_options, add_sampling_options, table
+from commands.judge import Judge, add_measuring_options, add_sampling_options, check_features, table
 from commands.laboratory import Laboratory, add_training_options, coursework_names
 from commands.options import Parser, number, one_of, run
 from commands.stopping import stoppable
@@ -28,6 +28,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
+    check_features(args, args.dataset)
     base = preset(DDPM, args.preset)
     lab = Laboratory(base, args, *coursework_names(base))
     how = {"sampler": args.sampler, "steps": args.steps}

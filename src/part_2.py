@@ -3,7 +3,15 @@
 python src/part_2.py 2 default_28 row      default_7, default_28, more_capacity, cold_unet; row or col
 """
 
-from commands.judge import WAYS, Judge, add_measuring_options, add_sampling_options, likeness_table, table
+from commands.judge import (
+    WAYS,
+    Judge,
+    add_measuring_options,
+    add_sampling_options,
+    check_features,
+    likeness_table,
+    table,
+)
 from commands.laboratory import Laboratory, add_training_options, coursework_names
 from commands.options import Parser, number, one_of, run
 from commands.stopping import stoppable
@@ -32,12 +40,12 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
+    check_features(args, args.dataset, labels=True)
     base, name = preset(COLD, args.preset).replace(axis=args.axis), f"{args.axis}_{args.preset}"
     lab = Laboratory(base, args, *coursework_names(base))
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge, originals = Judge(lab), lab.test.images
-    _ = judge.classifier  # a data set that has none is refused now, not after an epoch
     restore = lambda count, **how: lab.sample(count, lab.config.seed, "restoring test images", originals, **how)
 
     for epoch in lab.epochs(args.epochs):  # --- Train ---

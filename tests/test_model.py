@@ -169,6 +169,13 @@ def test_a_cold_model_of_few_groups_is_varied_by_default():
         cold.sample(2, guidance_scale=2)
 
 
+def test_a_likelihood_is_the_same_where_gradients_are_forbidden(model, digits):
+    images, labels = digits
+    free = model.bits_per_dim(images, labels, steps=3)
+    with torch.inference_mode():
+        assert torch.equal(model.bits_per_dim(images, labels, steps=3), free)
+
+
 def test_digits_are_likelier_than_noise(model, digits):
     images, labels = digits
     digit, noise = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.config import Config
+from diffusion.config import COLD, DDPM, Config
 from diffusion.errors import UserError
 from diffusion.recipe import PRESETS, SETTINGS, Looks, Plan, Recipe, read, recipe
 
@@ -40,6 +40,11 @@ def test_every_preset_is_read_as_it_was_written(tmp_path, name):
     again = read(written(tmp_path, ours.text()))
     assert same(again, ours) and again.name == "mine"
     assert again.text() == ours.text()
+
+
+def test_every_preset_of_the_coursework_can_be_trained():
+    trained = PRESETS.values()
+    assert all(config in trained for config in (*DDPM.values(), *COLD.values()))
 
 
 UNUSUAL = Config("unet", dataset="CIFAR10", shape=(3, 32, 32), pixel_range=(-1e-5, 2.5), process="averaging",
@@ -198,9 +203,14 @@ def test_a_key_that_stands_twice_is_refused(tmp_path, text):
     assert "stands twice" in refusal(read, written(tmp_path, text))
 
 
-def test_numbers_may_be_written_as_powers_of_ten():
-    mine = recipe("mine", {"train": {"steps": "1e3", "lr": "1e-3"}})
-    assert (mine.plan.steps, mine.config.lr) == (1000, 1e-3)
+def test_numbers_are_what_they_look_like(tmp_path):
+    mine = read(
+        written(tmp_path, "train: {steps: 1e3, lr: 1E-3, warmup: 010, look_every: 1_000}"), ["--train.beta2=.5"]
+    )
+    assert (mine.plan.steps, mine.config.lr, mine.config.warmup) == (1000, 1e-3, 10)
+    assert (mine.plan.look_every, mine.config.beta2) == (1000, 0.5)
+    said = refusal(recipe, "mine", {}, ["train.minutes=1:30"])  # which YAML 1.1 takes for 90
+    assert "setting 'train.minutes' cannot be '1:30'" in said
 
 
 @pytest.mark.parametrize("word", ["data.pixel_range=[0,1e39]", "data.pixel_range=[.nan,1]",

@@ -313,8 +313,8 @@ def test_more_minutes_extend_a_run_and_the_same_minutes_do_not(tmp_path, here):
     (["--steps", "7"], "was planned to end at step 8, not 7"),
     (["--epochs", "0.001"], "was planned to end at step 8, not 4"),
     (["--steps", "8", "--lr", "0.5"], "was made with lr 0.002, not 0.5"),
-    (["--steps", "8", "--train.lr=0.5"], "was made with lr 0.002, not 0.5"),
-    (["--steps", "8", "--train.decay=0.1"], "was made with decay 0.3, not 0.1"),
+    (["--steps", "8", "--train.lr=0.5"], "was made with train.lr 0.002, not 0.5"),
+    (["--steps", "8", "--sample.steps=7"], "was made with sample.steps 2, not 7"),
 ])  # fmt: skip
 def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finished, here, capsys, words, says):
     out, _ = finished
@@ -349,6 +349,10 @@ def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finish
     (["--steps", "1", "--batch-size", "60001"], "from 1 to 60000"),
     (["--steps", "1", "--data.dataset=FashionMINST"], "did you mean 'FashionMNIST'"),
     (["--steps", "1", "--stpes", "2"], "did you mean '--steps'"),
+    (["--steps", "1", "--hidden=[8,16]"], "did you mean '--network.hidden=…'"),
+    (["--steps", "1", "--guidance-scale", "2"], "did you mean '--sample.guidance_scale=…'"),
+    (["--steps", "1", "--train.minutes=1:30"], "setting 'train.minutes' cannot be '1:30'"),
+    (["--steps", "1", "--preset", "unet_cifar"], "CIFAR10 is measured with"),  # and nothing was downloaded
     (["--steps", "1", "--train.lr", "1e-3"], "unrecognized arguments: 1e-3"),  # it takes a =
 ])  # fmt: skip
 def test_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(tmp_path, here, capsys, words, says):
@@ -356,6 +360,20 @@ def test_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(tmp_path, h
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path, here, capsys):
+    (tmp_path / "taken").write_text("mine")
+    for option, path in (("--out", tmp_path / "taken" / "below"), ("--data-root", tmp_path / "taken")):
+        here("--steps", "1", option, path, code=2)
+        said = capsys.readouterr().err
+        assert f"{str(path)!r} cannot be a folder: {str(tmp_path / 'taken')!r} is a file" in said
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_the_bar_counts_to_the_limit(tmp_path, here, capsys):
+    here(*TINY, *QUICK, *EIGHT, "--limit-steps", 3, "--out", tmp_path)
+    assert "/3 [" in capsys.readouterr().err
 
 
 # --- The learning rate ---

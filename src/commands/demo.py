@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from commands.options import Parser, number, one_of
+from commands.options import Parser, directory, number, one_of
 from commands.processes import open_device
 from diffusion import figures
 from diffusion.data import load as load_data
@@ -27,9 +27,9 @@ def parser() -> Parser:
     p.add_argument("--snapshots", type=number(int, 2), default=6, help="states of a trajectory that are shown")
     p.add_argument("--guidance-scale", type=number(float, -100, 100), default=1.0, help="1 follows the label")
     p.add_argument("--seed", type=number(int, 0), default=0, help="of all noise")
-    p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
+    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
-    p.add_argument("--out", type=Path, default=Path("contents"), help="the folder of the four pictures")
+    p.add_argument("--out", type=directory, default=Path("contents"), help="the folder of the four pictures")
     return p
 
 

@@ -1,5 +1,6 @@
 """Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers."""
 
+import argparse
 import json
 import os
 import statistics
@@ -11,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from commands.judge import add_feature_options, named_extractor
-from commands.options import Parser, number, one_of
+from commands.options import Parser, directory, number, one_of
 from commands.processes import open_device
 from diffusion import checkpoint, figures
 from diffusion.data import load
@@ -40,7 +41,7 @@ def parser() -> Parser:
                    help="times that are guided (default: 0 1, all)")  # fmt: skip
     add_feature_options(p)
     p.add_argument("--batch-size", type=number(int, 1), help="samples drawn at a time (default: by device)")
-    p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
+    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
     p.add_argument("--out", type=Path, help="append the numbers to this file, one JSON object a line")
     p.add_argument("--sheet", type=Path, help="X.png: samples, each above the training image nearest to it")
@@ -50,12 +51,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
-    if args.sheet and args.sheet.suffix != ".png":
-        raise UserError(f"--sheet {args.sheet}: the name must end in .png")
-    if args.sheet and args.samples < 48:
-        raise UserError(f"--sheet shows 48 samples: --samples must be at least that, not {args.samples}")
-    if args.out and not writable(args.out):
-        raise UserError(f"--out {args.out}: no file can be written there")
+    check(args)
     device = open_device(args.device)
     experiment = load_model(args.weights, device).experiment
     dataset = experiment.config.dataset
@@ -64,10 +60,10 @@ def main(argv: list[str] | None = None) -> None:
     way = sampling(experiment, **how)
     calls, steps = way.calls, len(way.times) - 1
     answering(experiment, **told)  # a wrong scale is refused now
+    eyes = named_extractor(args, dataset, device)
     data = load(dataset, "train", args.data_root, device)
     test = load(dataset, "test", args.data_root, device)
     test = test.stratified(min(args.samples, len(test))) if experiment.config.classes else test.shuffled()
-    eyes = named_extractor(args, dataset, device)
     reference = Reference.of(eyes, data.images, args.data_root / "cache", lambda parts: tqdm(parts, leave=False))
     print(f"{args.weights}: {calls} network calls a sample, guidance scale {args.guidance_scale:g}; "
           f"{args.samples:,} samples a seed against {reference.n:,} training images;\n"
@@ -101,18 +97,38 @@ def main(argv: list[str] | None = None) -> None:
     if args.out:
         facts = {"weights": args.weights, "sampler": args.sampler or experiment.config.sampler, "calls": calls, **told}
         facts |= {"samples": args.samples, "floor": real["fid"], "floor_is": real["inception_score"], "rows": rows}
-        facts |= {"nearest": nearest.mean().item(), "nearest_of_real": usual.mean().item()}
-        old = args.out.read_bytes() if args.out.exists() else b""
-        checkpoint.write_atomically(args.out, lambda file: file.write(old + json.dumps(facts).encode() + b"\n"))
-        print(f"appended to {args.out}")
+        append(args.out, facts | {"nearest": nearest.mean().item(), "nearest_of_real": usual.mean().item()})
     if args.sheet:
-        pairs = torch.stack([images[:48].cpu(), data.images[index[:48]].cpu() / 255])  # (2, 48, C, H, W)
-        sheet = pairs.reshape(2, 4, 12, *pairs.shape[2:]).transpose(0, 1).flatten(0, 2)
-        print(f"wrote {figures.grid(sheet, args.sheet, columns=12)}: each row of samples above their neighbours")
+        draw(args.sheet, images[:48].cpu(), data.images[index[:48]].cpu() / 255)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for files that could not be written: now, not after half an hour of sampling."""
+    if args.sheet and args.sheet.suffix != ".png":
+        raise UserError(f"--sheet {args.sheet}: the name must end in .png")
+    if args.sheet and args.samples < 48:
+        raise UserError(f"--sheet shows 48 samples: --samples must be at least that, not {args.samples}")
+    for option, path in (("--sheet", args.sheet), ("--out", args.out)):
+        if path and not writable(path):
+            raise UserError(f"{option} {path}: no file can be written there")
+
+
+def append(path: Path, facts: dict[str, Any]) -> None:
+    """Add a line of JSON to a file, which is whole at every moment."""
+    old = path.read_bytes() if path.exists() else b""
+    checkpoint.write_atomically(path, lambda file: file.write(old + json.dumps(facts).encode() + b"\n"))
+    print(f"appended to {path}")
+
+
+def draw(path: Path, images: Tensor, nearest: Tensor) -> None:
+    """A sheet of 48 images (48, C, H, W), a dozen in a row, each row above the training images nearest to it."""
+    pairs = torch.stack([images, nearest])  # (2, 48, C, H, W)
+    sheet = pairs.reshape(2, 4, 12, *pairs.shape[2:]).transpose(0, 1).flatten(0, 2)
+    print(f"wrote {figures.grid(sheet, path, columns=12)}: each row of samples above their neighbours")
 
 
 def writable(path: Path) -> bool:
-    """Whether a file can be written there; asked now, not after half an hour of sampling."""
+    """Whether a file can be written there."""
     folder = next((each for each in path.absolute().parents if each.exists()), path)
     return not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
 

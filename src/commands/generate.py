@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from commands.options import Parser, number, one_of
+from commands.options import Parser, directory, number, one_of
 from commands.processes import open_device
 from diffusion import checkpoint, figures
 from diffusion.data import load
@@ -44,7 +44,7 @@ def parser() -> Parser:
         type=Path,
         help="write the labels here, X.npy: those drawn, or with --from test those of the test images",
     )
-    p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
+    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
     p.add_argument("--sampler", "--method", type=one_of("sampler", WAYS),
                    help=f"{', '.join(WAYS)}; the last four of cold weights (default: as saved)")  # fmt: skip
     usual = ", ".join(f"{way.steps} for {name}" for name, way in SAMPLERS["gaussian"].items())

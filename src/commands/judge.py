@@ -10,8 +10,9 @@ from torch import Tensor
 
 from commands.laboratory import Laboratory
 from commands.options import number, one_of
-from diffusion.errors import UserError
-from diffusion.extractor import CLASSIFIERS, Extractor, extractor, extractor_for
+from diffusion.data import DATASETS
+from diffusion.errors import UserError, unknown
+from diffusion.extractor import CLASSIFIERS, Extractor, extractor, extractor_for, find_classifier
 from diffusion.generation import SAMPLERS, sampling
 from diffusion.metrics import Likeness, Reference, Scores, agreement, floor, likeness, score
 
@@ -46,6 +47,14 @@ def add_feature_options(group: argparse._ActionsContainer) -> None:
     group.add_argument("--features", type=one_of("features", ["auto", *CLASSIFIERS, "inception"]), default="auto",
                        help="what FID and IS look through; auto is the classifier of the data set")  # fmt: skip
     group.add_argument("--inception-weights", type=Path, help="Inception's file, if it cannot be downloaded")
+
+
+def check_features(args: argparse.Namespace, dataset: str, labels: bool = False) -> None:
+    """Raise UserError if nothing here can score that data set, or tell its `labels`: now, not when it is downloaded."""
+    if dataset not in DATASETS:
+        raise unknown("dataset", dataset, DATASETS)
+    if args.features == "auto" or (labels and args.features == "inception"):
+        find_classifier(dataset, WEIGHTS)
 
 
 def named_extractor(args: argparse.Namespace, dataset: str, device: torch.device) -> Extractor:

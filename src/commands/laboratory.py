@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm import tqdm
 
-from commands.options import number, one_of
+from commands.options import directory, number, one_of
 from commands.processes import hold, open_accelerator
 from commands.stopping import Stopped
 from diffusion import checkpoint, figures
@@ -26,7 +26,7 @@ from diffusion.experiment import Experiment, build, save_weights
 from diffusion.generation import degraded, samples, sampling
 from diffusion.metrics import Scores
 from diffusion.precision import computes_bf16
-from diffusion.recipe import Plan
+from diffusion.recipe import NAMED, Plan
 from diffusion.training import LOOK_EVERY, Trainer
 
 FITTED = 20_000  # training images that a process learns its prior from
@@ -38,8 +38,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """What is common to everything that trains."""
     group = parser.add_argument_group("training")
     group.add_argument("--dataset", type=one_of("dataset", DATASETS), default="MNIST", help=", ".join(DATASETS))
-    group.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
-    group.add_argument("--out", type=Path, default=Path("."), help="where runs/, Plots/ and contents/ are made")
+    group.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
+    group.add_argument("--out", type=directory, default=Path("."), help="where runs/, Plots/ and contents/ are made")
     group.add_argument("--seed", type=number(int, 0), help="of weights, order and noise (default: 0)")
     group.add_argument("--lr", type=number(float, 1e-9), help="learning rate (default: the preset's)")
     group.add_argument("--batch-size", type=number(int, 1), help="of all processes together (default: 128)")
@@ -254,14 +254,16 @@ class Laboratory:
         """Train up to a step, or to where `_minutes` make the end of the training known."""
         began = saved = time.monotonic()
         self._training = True
-        total = until if self._minutes is None else None
-        with self.bar(self.trainer.end or total, text, initial=self.trainer.step, unit="step") as bar:
+        limit = self.args.limit_steps or math.inf
+        total = min(self.trainer.end or (math.inf if self._minutes else until), limit)
+        known = total if total < math.inf else None
+        with self.bar(known, text, initial=self.trainer.step, unit="step") as bar:
             for step in self.trainer.train(until):
                 passed = self.seconds + time.monotonic() - began
                 if step.number % LOOK_EVERY == 0:
                     bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
                     if self._minutes and not self.trainer.end:
-                        bar.total = round(step.number * 60 * self._minutes / passed)  # tqdm's ETA comes of it
+                        bar.total = min(round(step.number * 60 * self._minutes / passed), limit)  # for tqdm's ETA
                 bar.update(1)
                 self._first = self._first or (passed, step.number)
                 due = time.monotonic() - saved >= self.args.save_every
@@ -347,8 +349,9 @@ class Laboratory:
             raise UserError(f"{str(path)!r} is damaged: start anew without --resume") from None
         for key in (*given, *self._told):
             if getattr(saved, key) != getattr(config, key):
+                name = key if key in given else NAMED[key]
                 raise UserError(
-                    f"the run in {str(self.folder)!r} was made with {key} {getattr(saved, key)}, not "
+                    f"the run in {str(self.folder)!r} was made with {name} {getattr(saved, key)}, not "
                     f"{getattr(config, key)}: leave the option out, or start anew without --resume"
                 )
         others = [key for key, value in asdict(saved).items() if value != asdict(config)[key] and key != "precision"]
@@ -373,7 +376,8 @@ class Laboratory:
             if self.args.resume:
                 print(f"there is nothing to resume in {str(self.folder)!r}: a new run begins")
             if state.exists() or any(self.folder.glob("*.pth")):
-                print(f"the earlier run is kept in {checkpoint.put_aside(self.folder)}")
+                aside = checkpoint.put_aside(self.folder)
+                print(f"the earlier run is kept in {aside}; its pictures give way to the new run's")
             text = json.dumps(asdict(self.config), indent=2) + "\n"
             checkpoint.write_atomically(self.folder / "config.json", lambda file: file.write(text.encode()))
         self.accelerator.wait_for_everyone()

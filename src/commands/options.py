@@ -4,6 +4,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NoReturn
 
 from diffusion.errors import Failure, UserError, unknown
@@ -12,14 +13,19 @@ from diffusion.errors import Failure, UserError, unknown
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose --help shows defaults and whose errors are one sentence and exit code 2."""
 
+    _settings: dict[str, str] = {}  # that overrides can change, by their names without the section
+
     def __init__(self, **kwargs):
         kwargs.setdefault("formatter_class", Help)
         super().__init__(allow_abbrev=False, **kwargs)
 
-    def parse_dotted_args(self, args: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and apart from them the overrides: words such as --train.lr=1e-3."""
+    def parse_dotted_args(
+        self, settings: Iterable[str], args: list[str] | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and apart from them the overrides of `settings`: words such as --train.lr=1e-3."""
         args = sys.argv[1:] if args is None else args
         dotted = [word for word in args if word.startswith("--") and "." in word.split("=")[0]]
+        self._settings = {setting.split(".")[1]: setting for setting in settings}
         return self.parse_args([word for word in args if word not in dotted]), dotted
 
     def parse_args(self, args=None, namespace=None):
@@ -28,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         for word in sys.argv[1:] if args is None else args:
             name = word.split("=")[0]
             if name.startswith("--") and name != "--" and name not in options:
-                self.error(str(unknown("option", name, [option for option in options if option.startswith("--")])))
+                setting = self._settings.get(name.removeprefix("--").replace("-", "_"))
+                known = [option for option in options if option.startswith("--")]
+                self.error(str(unknown("option", name, known, setting and f"--{setting}=…")))
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -71,6 +79,15 @@ def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str]
         return value
 
     return parse
+
+
+def directory(text: str) -> Path:
+    """An argparse type: a folder that is there, or can be made."""
+    path = Path(text)
+    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a folder: {str(nearest)!r} is a file")
+    return path
 
 
 def run(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> NoReturn:

@@ -15,7 +15,7 @@ import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
 
-from commands.judge import Judge, add_measuring_options, add_sampling_options
+from commands.judge import Judge, add_measuring_options, add_sampling_options, check_features
 from commands.laboratory import Laboratory, add_training_options
 from commands.options import Parser, number, one_of
 from commands.standings import report
@@ -100,6 +100,7 @@ def parser() -> Parser:
 def read(argv: list[str] | None) -> argparse.Namespace:
     """The options, with what goes without saying; UserError for those that do not go together."""
     args = parser().parse_args(argv)
+    check_features(args, args.dataset)
     for option, mode in (("seeds", "presets"), ("trials", "search"), ("preset", "search")):
         if getattr(args, option) and not getattr(args, mode):
             raise UserError(f"--{option} goes with --{mode}")

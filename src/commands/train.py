@@ -4,14 +4,14 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from commands.judge import Judge, add_measuring_options, table
+from commands.judge import Judge, add_measuring_options, check_features, table
 from commands.laboratory import Laboratory, add_training_options
 from commands.options import Parser, number
 from commands.stopping import stoppable
 from diffusion import checkpoint, figures, recipe
 from diffusion.errors import UserError
 from diffusion.generation import answering
-from diffusion.recipe import MOST, PRESETS, Recipe
+from diffusion.recipe import MOST, PRESETS, SETTINGS, Recipe
 
 EXAMPLES = """examples:
   python src train --preset unet --minutes 5                       the best digits that five minutes can buy
@@ -38,7 +38,7 @@ def parser() -> Parser:
 
 def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
     """The options, and the recipe that they and the dotted overrides make."""
-    args, overrides = parser().parse_dotted_args(argv)
+    args, overrides = parser().parse_dotted_args(SETTINGS, argv)
     if args.config:
         what = recipe.read(args.config, overrides)
     else:
@@ -59,6 +59,7 @@ def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args, what = read_recipe(argv)
+    check_features(args, args.dataset or what.config.dataset)
     lab = Laboratory(what.config, args, what.name, f"{what.name}.pth", what.told)
     what = dataclasses.replace(what, config=lab.config)
     how = {"guidance_scale": what.looks.guidance_scale}

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from commands.options import Parser, number, one_of
+from commands.options import Parser, directory, number, one_of
 from commands.processes import open_device
 from commands.stopping import Stopped, stoppable
 from diffusion import checkpoint, classifier
@@ -31,7 +31,7 @@ def parser() -> Parser:
     p.add_argument("--seed", type=number(int, 0), default=0, help="of weights, order and augmentation")
     p.add_argument("--resume", action="store_true", help="continue from the last saved state")
     p.add_argument("--save-every", type=number(float, 0), default=60, help="seconds between saves")
-    p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
+    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto",
                    help="auto is the GPU if there is one")  # fmt: skip
     p.add_argument("--out", type=Path, help="the file to write (default: weights/classifier_{dataset}.pth)")

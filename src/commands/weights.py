@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from commands.catalogue import catalogue
 from commands.judge import WAYS, WEIGHTS, Judge, add_measuring_options
 from commands.laboratory import Laboratory, coursework_names
-from commands.options import Parser, one_of
+from commands.options import Parser, directory, one_of
 from commands.stopping import stoppable
 from diffusion import checkpoint
 from diffusion.config import COLD, DDPM, GUIDED, Config
@@ -71,8 +71,8 @@ def parser() -> Parser:
     p.add_argument("--into", type=Path, default=WEIGHTS, help="the folder of the finished files (default: weights/)")
     p.add_argument("--rescore", action="store_true", help="train nothing; score the files that are there anew")
     p.add_argument("--table", action="store_true", help="only write the folder's README.md anew")
-    p.add_argument("--data-root", type=Path, default=Path("data"), help="where data sets are kept")
-    p.add_argument("--out", type=Path, default=Path("."), help="where runs/ is made")
+    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
+    p.add_argument("--out", type=directory, default=Path("."), help="where runs/ is made")
     p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
     add_measuring_options(p)
     p.add_argument("--resume", action="store_true", help="understood, not needed: what was stopped goes on")

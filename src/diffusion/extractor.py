@@ -91,11 +91,16 @@ def extractor(
 
 def extractor_for(dataset: str, weights: str | Path = "weights", device: str | torch.device = "cpu") -> Extractor:
     """The default for a data set: the classifier of it in the folder `weights`; UserError if there is none."""
+    return from_classifier(find_classifier(dataset, weights), device)
+
+
+def find_classifier(dataset: str, weights: str | Path = "weights") -> Path:
+    """The file of a data set's classifier; UserError if there is none."""
     path = Path(weights) / f"classifier_{dataset}.pth"
     if not path.is_file():
         train = f"`python src train-classifier --dataset {dataset}`"
         raise UserError(f"{dataset} is measured with {str(path)!r}, which is not there: {train} makes it")
-    return from_classifier(path, device)
+    return path
 
 
 def from_classifier(path: Path, device: str | torch.device = "cpu") -> Extractor:

@@ -58,7 +58,8 @@ def curve(epochs: Sequence[int], values: Sequence[float], spread: Sequence[float
         axes.axhline(height, ls=style, color="grey", label=f"{name}: {height:.2f}")
     if lines:
         axes.legend()
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    if max(epochs) >= 2:  # or the ticks of a short run would all be between two of them
+        axes.xaxis.get_major_locator().set_params(integer=True)
     return _finish(figure, axes, path, title, "epoch", label)
 
 

@@ -63,8 +63,9 @@ def _seen(
 ) -> tuple[Tensor, Tensor]:
     """x_0hat of the shape of xbar (B, …), and the trace (B,) of its derivative by xbar; both float64."""
     alpha, _ = process.schedule(t)
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller forbids
         x_t = (alpha * xbar).requires_grad_()
+        t, cond = t.clone(), {name: torch.as_tensor(each).clone() for name, each in cond.items()}
         x_0hat = denoiser(x_t, t, **cond)
         products = [
             (torch.autograd.grad(x_0hat, x_t, each, retain_graph=True)[0] * each).flatten(1).sum(1)

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from diffusion.config import COLD, DDPM, GUIDED, Config, checked, preset
 from diffusion.errors import UserError, unknown
 
-PRESETS = {**COLD, **DDPM, **GUIDED}
+PRESETS = {**{f"cold_{name}" if name in DDPM else name: cold for name, cold in COLD.items()}, **DDPM, **GUIDED}
 CLOSED = ConfigDict(extra="forbid")
 MOST = 10**9  # of every budget
 Scale = Annotated[float, Field(ge=-100, le=100)]
@@ -77,13 +77,25 @@ SECTIONS = {
               *(field.name for field in fields(Plan))),
 }  # fmt: skip
 SAMPLING = {"sampler": "sampler", "steps": "sampler_steps"}  # settings of the section "sample" -> those of the Config
+NAMED = {  # of a Config's setting -> as the file calls it
+    **{key: f"{part}.{key}" for part, keys in SECTIONS.items() for key in keys},
+    **{name: f"sample.{key}" for key, name in SAMPLING.items()},
+}
 SAMPLE = (*SAMPLING, *(field.name for field in fields(Looks)))
 SETTABLE = set(Config.__dataclass_fields__)
 SETTINGS = [f"{part}.{key}" for part, keys in {**SECTIONS, "sample": SAMPLE}.items() for key in keys]
 
 
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
 class Strict(yaml.SafeLoader):
-    """YAML, in which a key stands once."""
+    """YAML in which a key stands once, and numbers are what they look like: 010 is ten, 1e3 a number, 1:30 a word."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in forms if tag not in (INT, FLOAT)]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -91,6 +103,13 @@ class Strict(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise UserError(f"{key!r} stands twice, the second time after line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
+
+
+INTEGER = r"[-+]?\d+(_\d+)*"
+NUMBER = rf"({INTEGER}(\.\d*)?|[-+]?\.\d+)(e[-+]?\d+)?|[-+]?\.inf|\.nan"
+Strict.add_implicit_resolver(INT, re.compile(f"({INTEGER})$"), "-+0123456789")
+Strict.add_implicit_resolver(FLOAT, re.compile(f"({NUMBER})$", re.IGNORECASE), "-+0123456789.")
+Strict.add_constructor(INT, lambda loader, node: int(node.value))
 
 
 def read(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -142,8 +161,6 @@ def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) ->
             raise _unknown(key)
         if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(each, bool) for each in value)):
             raise UserError(f"setting {key!r} cannot be {value}: none is yes or no")
-        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):  # YAML takes 1e3 for a word
-            given[key] = float(value)
     values, told = {"config": asdict(base), "plan": {}, "looks": {}}, []
     for key, value in given.items():
         part, key = key.split(".")
@@ -168,9 +185,8 @@ def _config(values: dict[str, Any]) -> Config:
     try:
         return checked(values)
     except UserError as error:  # it knows a setting by its own name; here it has a section
-        named = {key.split(".")[1]: key for key in SETTINGS} | {"sampler_steps": "sample.steps"}
         words = str(error).split("'")
-        raise UserError("'".join([words[0], named.get(words[1], words[1]), *words[2:]])) from None
+        raise UserError("'".join([words[0], NAMED.get(words[1], words[1]), *words[2:]])) from None
 
 
 def _made(kind: type, values: dict[str, Any], section: str) -> Any:
