@@ -303,10 +303,9 @@ def test_more_minutes_extend_a_run_and_the_same_minutes_do_not(tmp_path, here):
     first = len(state(tmp_path)["trainer"]["losses"])
     here(*words, "--minutes", 0.01, "--resume")
     assert len(state(tmp_path)["trainer"]["losses"]) == first
-    here(*words, "--minutes", 0.04, "--resume")
+    here(*words, "--minutes", 0.015, "--resume")
     done = state(tmp_path)
     assert done["trainer"]["end"] == len(done["trainer"]["losses"]) > first
-    assert done["seconds"] >= 0.02 * 60
 
 
 @pytest.mark.parametrize("words, says", [

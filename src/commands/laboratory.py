@@ -92,6 +92,7 @@ class Laboratory:
         self._signal, self._training = 0, False
         self._minutes: float | None = None  # of training; when the lr has to fall, they decide at which step it ends
         self._settled = False  # whether they have
+        self._planned: float | None = None  # minutes, of the run that is resumed
         self._first: tuple[float, int] | None = None  # seconds and steps after this session's first step, a slow one
 
     @property
@@ -137,12 +138,13 @@ class Laboratory:
         if trainer.end and end and end < trainer.end:
             raise UserError(f"the run in {str(self.folder)!r} was planned to end at step {trainer.end:,}, not {end:,}, "
                             "and its learning rate falls towards that: ask for no less, or start anew")  # fmt: skip
-        if trainer.end and end != trainer.end and self._is_longer(plan, end):
+        longer = bool(trainer.end) and self._is_longer(plan, end)
+        if longer and end != trainer.end:
             if self.is_main:
                 print(f"the run, planned to end at step {trainer.end:,}, is extended")
             trainer.end = None
         trainer.end = trainer.end or end
-        self._settled = bool(trainer.end and plan.minutes) and not self._is_longer(plan, None)
+        self._settled = bool(plan.minutes) and self._settled and not longer
         done = self.history[-1]["step"] if self.history else -1
         while done < min(limit, trainer.end or math.inf):
             mark = min(plan.mark_after(done), limit)
@@ -297,7 +299,9 @@ class Laboratory:
 
     def _is_longer(self, plan: Plan, end: int | None) -> bool:
         """Whether a plan that ends at that step goes on where the restored one ends."""
-        if plan.minutes:  # an end that minutes made known was set when this much of them had passed
+        if plan.minutes and self._planned:
+            return plan.minutes > self._planned
+        if plan.minutes:
             return self.seconds < 60 * plan.minutes * (1 - self.config.decay)
         return end is not None and end > self.trainer.end
 
@@ -389,12 +393,14 @@ class Laboratory:
             self.trainer.load_state(state["trainer"])
             self.experiment.process.load_state_dict(state["process"])
             self.history, self.seconds = state["history"], state["seconds"]
+            self._planned, self._settled = state.get("minutes"), state.get("settled", False)
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError):
             raise UserError(f"the state in {str(self.folder)!r} is not one of this run: start anew without --resume"
                             ) from None  # fmt: skip
 
     def _save(self) -> None:
         state = {"trainer": self.trainer.state(), "history": self.history, "seconds": self.seconds}
+        state |= {"minutes": self._minutes and max(self._minutes, self._planned or 0), "settled": self._settled}
         state["process"] = self.experiment.process.state_dict()
         if self.is_main:
             checkpoint.save(self.folder / "state.pt", state)
