@@ -7,10 +7,11 @@ python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoc
 import torch
 
 from commands.judge import Judge, add_measuring_options, add_sampling_options, check_features, table
-from commands.laboratory import Laboratory, add_training_options, coursework_names
+from commands.laboratory import Laboratory
 from commands.options import Parser, number, one_of, run
+from commands.settings import add_training_options
 from commands.stopping import stoppable
-from diffusion import figures
+from diffusion import coursework, figures
 from diffusion.config import DDPM, preset
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     check_features(args, args.dataset)
     base = preset(DDPM, args.preset)
-    lab = Laboratory(base, args, *coursework_names(base))
+    lab = Laboratory(base, args, *coursework.names(base))
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge = Judge(lab)

@@ -12,10 +12,11 @@ from commands.judge import (
     likeness_table,
     table,
 )
-from commands.laboratory import Laboratory, add_training_options, coursework_names
+from commands.laboratory import Laboratory
 from commands.options import Parser, number, one_of, run
+from commands.settings import add_training_options
 from commands.stopping import stoppable
-from diffusion import figures
+from diffusion import coursework, figures
 from diffusion.averaging import ORDERS
 from diffusion.config import COLD, preset
 from diffusion.denoiser import LOSSES
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     check_features(args, args.dataset, labels=True)
     base, name = preset(COLD, args.preset).replace(axis=args.axis), f"{args.axis}_{args.preset}"
-    lab = Laboratory(base, args, *coursework_names(base))
+    lab = Laboratory(base, args, *coursework.names(base))
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge, originals = Judge(lab), lab.test.images

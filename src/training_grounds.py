@@ -4,9 +4,11 @@ python src/training_grounds.py 5 default False         part 1, a DDPM
 python src/training_grounds.py 5 default_28 True row   part 2, cold diffusion of rows
 """
 
-from commands.laboratory import Laboratory, add_training_options, coursework_names
+from commands.laboratory import Laboratory
 from commands.options import Parser, number, one_of, run
+from commands.settings import add_training_options
 from commands.stopping import stoppable
+from diffusion import coursework
 from diffusion.averaging import ORDERS
 from diffusion.config import COLD, DDPM, preset
 from diffusion.errors import UserError
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"a DDPM has no axis: leave {args.axis!r} out, or say True for cold diffusion")
     base = preset(COLD if cold else DDPM, args.preset)
     base = base.replace(axis=args.axis) if cold else base
-    lab = Laboratory(base, args, *coursework_names(base))
+    lab = Laboratory(base, args, *coursework.names(base))
 
     # --- Train ---
     for epoch in lab.epochs(args.epochs):

@@ -78,7 +78,7 @@ def pretend(monkeypatch):
     seen = []
 
     class Laboratory:
-        def __init__(self, config, args, name, weights):
+        def __init__(self, config, args, name, weights, folder):
             self.config, self.args, self.name, self.history = config, args, name, [{"epoch": 1, "fid": 3.0}]
 
     def trained(lab, judge):

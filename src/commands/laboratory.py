@@ -1,12 +1,9 @@
 """The engine of every training command: one run, its folder, and a loop over epochs that survives being killed."""
 
 import argparse
-import json
 import math
-import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +12,46 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm import tqdm
 
-from commands.options import directory, number, one_of
-from commands.processes import hold, open_accelerator
-from commands.stopping import Stopped
-from diffusion import checkpoint, figures
-from diffusion.config import Config, checked
-from diffusion.data import DATASETS, load
-from diffusion.errors import UserError, unknown
+from commands.budget import Budget
+from commands.folder import Folder
+from commands.processes import open_accelerator
+from commands.settings import check_resumed, decided, kept
+from commands.stopping import Stopped, on_stop
+from diffusion import figures
+from diffusion.config import Config
+from diffusion.data import load
+from diffusion.errors import UserError
 from diffusion.experiment import Experiment, build, save_weights
 from diffusion.generation import degraded, samples, sampling
 from diffusion.metrics import Scores
 from diffusion.precision import computes_bf16
-from diffusion.recipe import NAMED, Plan
+from diffusion.recipe import Plan
 from diffusion.training import LOOK_EVERY, Trainer
 
 FITTED = 20_000  # training images that a process learns its prior from
-# The settings that options may change.
-RECIPE = ("lr", "batch_size", "precision", "seed", "axis", "order", "noise", "loss")
-
-
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """What is common to everything that trains."""
-    group = parser.add_argument_group("training")
-    group.add_argument("--dataset", type=one_of("dataset", DATASETS), default="MNIST", help=", ".join(DATASETS))
-    group.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
-    group.add_argument("--out", type=directory, default=Path("."), help="where runs/, Plots/ and contents/ are made")
-    group.add_argument("--seed", type=number(int, 0), help="of weights, order and noise (default: 0)")
-    group.add_argument("--lr", type=number(float, 1e-9), help="learning rate (default: the preset's)")
-    group.add_argument("--batch-size", type=number(int, 1), help="of all processes together (default: 128)")
-    group.add_argument("--precision", type=one_of("precision", ["bf16", "fp32"]),
-                       help="of the network (default: bf16 where the processor computes in it)")  # fmt: skip
-    group.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto",
-                       help="auto is the GPU if there is one")  # fmt: skip
-    group.add_argument("--resume", action="store_true", help="continue this run from its last saved state")
-    group.add_argument("--limit-steps", type=number(int, 1), help="end the training after this many steps in all")
-    group.add_argument("--save-every", type=number(float, 0), default=60, help="seconds between saves in an epoch")
-
-
-def coursework_names(config: Config) -> tuple[str, str]:
-    """The coursework's name for the run of a preset, and for its weight files by {dataset} and {epoch}."""
-    if config.process == "averaging":
-        name = f"{config.axis}_{config.preset}"
-        return f"custom_{name}", f"custom_{{dataset}}_{{epoch}}_{name}.pth"
-    return f"DDPM_{config.preset}", f"ddpm_{{dataset}}_{{epoch}}_{config.preset}.pth"
 
 
 class Laboratory:
     """A run of a Config: trains epoch by epoch, keeps state, weights and scores in runs/{name}/."""
 
     def __init__(self, base: Config, args: argparse.Namespace, name: str, weights: str,
-                 told: Collection[str] = ()):  # fmt: skip
+                 told: Collection[str] = (), folder: Path | None = None):  # fmt: skip
         """`name` is the run's; `weights` names a weight file by {dataset} and {epoch}.
 
         Of the settings of `base`, a resumed run insists on those that were `told` (by a file, an override).
         """
         self.accelerator = open_accelerator(args.device)
-        self.args, self._told, self.began = args, told, time.monotonic()
+        self.args, self.began = args, time.monotonic()
         dataset = args.dataset or base.dataset
         self.name = name if dataset == base.dataset else f"{name}_{dataset}"
         self.weights = weights.replace("{dataset}", dataset.lower())
-        self.folder: Path = args.out / "runs" / self.name
-        self.config = self._resolve(base)
+        self.folder = Folder(folder or args.out / "runs" / self.name)
+        self.config = decided(base, args, told, self.device)
+        if args.resume and (saved := self.folder.config()):
+            check_resumed(saved, self.config, args, told)
+            if (others := kept(saved, self.config)) and self.is_main:
+                print(f"the run goes on as it was begun, with {others}")
+            self.config = saved
         if self.config.precision == "bf16" and not computes_bf16(self.device) and self.is_main:
             print("this processor could only emulate bf16: it computes in fp32")
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
@@ -90,10 +66,7 @@ class Laboratory:
         self.seconds = 0.0  # of training, over all sessions
         self.written: list[Path] = []
         self._signal, self._training = 0, False
-        self._minutes: float | None = None  # of training; when the lr has to fall, they decide at which step it ends
-        self._settled = False  # whether they have
-        self._planned: float | None = None  # minutes, of the run that is resumed
-        self._first: tuple[float, int] | None = None  # seconds and steps after this session's first step, a slow one
+        self._budget = Budget()
 
     @property
     def device(self) -> torch.device:
@@ -114,7 +87,7 @@ class Laboratory:
     def epochs(self, total: int) -> Iterator[int]:
         """Train, yielding each epoch's number (0 is untrained) when its `record` is due. Raises Stopped."""
         self._open_folder()
-        self._catch_signals()
+        on_stop(self._stop)
         per_epoch, limit = self.trainer.steps_per_epoch, self.args.limit_steps or math.inf
         while self.history and self.history[-1]["step"] < self.history[-1]["epoch"] * per_epoch:
             self.history.pop()  # an epoch that --limit-steps cut short is not done
@@ -129,22 +102,13 @@ class Laboratory:
 
         A run resumed with a longer plan is extended: its learning rate rises again, and falls towards the new end.
         """
-        self._open_folder()
-        self._catch_signals()
-        per_epoch, trainer = self.trainer.steps_per_epoch, self.trainer
-        self._minutes, limit = plan.minutes, self.args.limit_steps or math.inf
-        end = min(plan.steps or math.inf, plan.epochs * per_epoch if plan.epochs else math.inf)
-        end = None if end == math.inf else max(1, round(end))
-        if trainer.end and end and end < trainer.end:
-            raise UserError(f"the run in {str(self.folder)!r} was planned to end at step {trainer.end:,}, not {end:,}, "
-                            "and its learning rate falls towards that: ask for no less, or start anew")  # fmt: skip
-        longer = bool(trainer.end) and self._is_longer(plan, end)
-        if longer and end != trainer.end:
-            if self.is_main:
-                print(f"the run, planned to end at step {trainer.end:,}, is extended")
-            trainer.end = None
-        trainer.end = trainer.end or end
-        self._settled = bool(plan.minutes) and self._settled and not longer
+        trainer, limit = self.trainer, self.args.limit_steps or math.inf
+        self._budget = Budget(plan, trainer.steps_per_epoch, self.config.decay)
+        begun = self._open_folder()
+        on_stop(self._stop)
+        before, trainer.end = trainer.end, self._budget.resume(begun, trainer.end, self.seconds)
+        if before and trainer.end != before and self.is_main:
+            print(f"the run, planned to end at step {before:,}, is extended")
         done = self.history[-1]["step"] if self.history else -1
         while done < min(limit, trainer.end or math.inf):
             mark = min(plan.mark_after(done), limit)
@@ -161,7 +125,7 @@ class Laboratory:
         self.history.append(line)
         if self.is_main:
             about = {"epoch": epoch, "step": self.trainer.step, "holds": "ema", "loss": mean, "scores": scores}
-            path = self.folder / self.weights.format(epoch=epoch)
+            path = self.folder.path / self.weights.format(epoch=epoch)
             self.written.append(save_weights(path, self.averaged, **about))
         self._save()
 
@@ -244,7 +208,7 @@ class Laboratory:
         print(f"\n{table}\n{self.trainer.step:,} training steps took {self.seconds:.0f} s, "
               f"this command {time.monotonic() - self.began:.0f} s; it wrote")  # fmt: skip
         folders: dict[Path, dict[str, None]] = {}
-        for path in [*(self.folder / name for name in ("state.pt", "metrics.jsonl", "config.json")), *self.written]:
+        for path in [*self.folder.files, *self.written]:
             folders.setdefault(path.parent, {})[path.name] = None
         for folder, names in folders.items():
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
@@ -253,25 +217,22 @@ class Laboratory:
     # --- Training, kept alive ---
 
     def _train(self, until: int, text: str) -> None:
-        """Train up to a step, or to where `_minutes` make the end of the training known."""
+        """Train up to a step, or to where minutes make the end of the training known."""
         began = saved = time.monotonic()
-        self._training = True
-        limit = self.args.limit_steps or math.inf
-        total = min(self.trainer.end or (math.inf if self._minutes else until), limit)
+        self._training, budget, limit = True, self._budget, self.args.limit_steps or math.inf
+        total = min(self.trainer.end or (math.inf if budget.minutes else until), limit)
         known = total if total < math.inf else None
         with self.bar(known, text, initial=self.trainer.step, unit="step") as bar:
             for step in self.trainer.train(until):
                 passed = self.seconds + time.monotonic() - began
                 if step.number % LOOK_EVERY == 0:
                     bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
-                    if self._minutes and not self.trainer.end:
-                        bar.total = min(round(step.number * 60 * self._minutes / passed), limit)  # for tqdm's ETA
+                    if budget.minutes and not self.trainer.end:
+                        bar.total = min(budget.likely(step.number, passed), limit)  # tqdm's ETA comes of it
                 bar.update(1)
-                self._first = self._first or (passed, step.number)
                 due = time.monotonic() - saved >= self.args.save_every
-                promised = 0 if self._settled else self._promised(passed, step.number)
-                stop, save, end = self._agree(step.number, due, promised)
-                self._settled = self._settled or end > 0
+                stop, save, end = self._agree(step.number, due, budget.promised(step.number, passed))
+                budget.settled = budget.settled or end > 0
                 if end and end < (self.trainer.end or math.inf):
                     self.trainer.end = end
                     break
@@ -287,24 +248,6 @@ class Laboratory:
         if self._signal:
             raise Stopped(self._signal)
 
-    def _promised(self, passed: float, step: int) -> int:
-        """The step at which `_minutes` of training will be over, once the lr has to fall towards it; until then 0."""
-        seconds = 60 * (self._minutes or math.inf)
-        if passed >= seconds:
-            return step
-        before, first = self._first
-        if passed < seconds * (1 - self.config.decay) or step == first:
-            return 0
-        return step + round((seconds - passed) * (step - first) / (passed - before))
-
-    def _is_longer(self, plan: Plan, end: int | None) -> bool:
-        """Whether a plan that ends at that step goes on where the restored one ends."""
-        if plan.minutes and self._planned:
-            return plan.minutes > self._planned
-        if plan.minutes:
-            return self.seconds < 60 * plan.minutes * (1 - self.config.decay)
-        return end is not None and end > self.trainer.end
-
     def _agree(self, step: int, save: bool, end: int) -> tuple[int, bool, int]:
         """The signal, the wish to save and the promised end of any process, known to all at the same step."""
         if self.accelerator.num_processes == 1:
@@ -315,94 +258,42 @@ class Laboratory:
         stop, save, end = wishes.max(0).values.tolist()
         return stop, bool(save), end
 
-    def _catch_signals(self) -> None:
-        for number_ in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number_, self._on_signal)
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup's wish
-            signal.signal(signal.SIGHUP, self._on_signal)
-
-    def _on_signal(self, number_: int, frame: object) -> None:
-        self._signal = number_
+    def _stop(self, signal: int) -> None:
+        self._signal = signal
         if not self._training:  # sampling or measuring: the last state is on disk already
-            raise Stopped(number_)
+            raise Stopped(signal)
 
     # --- The folder ---
 
-    def _resolve(self, base: Config) -> Config:
-        """The preset with the options given; on --resume the saved config, which given options may not contradict."""
-        given = {key: getattr(self.args, key) for key in RECIPE if getattr(self.args, key, None) is not None}
-        if self.args.dataset:
-            given |= {"dataset": self.args.dataset}
-        config = base.replace(**given)
-        if config.dataset not in DATASETS:
-            raise unknown("dataset", config.dataset, DATASETS)
-        shape = DATASETS[config.dataset].shape
-        if "shape" in self._told and config.shape != shape:
-            raise UserError(f"the images of {config.dataset} have the shape {shape}, not {config.shape}")
-        config = config.replace(shape=shape)
-        if config.precision == "auto":
-            config = config.replace(precision="bf16" if computes_bf16(self.device) else "fp32")
-        path = self.folder / "config.json"
-        if not (self.args.resume and path.exists()):
-            return config
-        try:
-            saved = checked(json.loads(path.read_text()))
-        except UserError as error:
-            raise UserError(f"{str(path)!r} is damaged, {error}: start anew without --resume") from None
-        except ValueError:
-            raise UserError(f"{str(path)!r} is damaged: start anew without --resume") from None
-        for key in (*given, *self._told):
-            if getattr(saved, key) != getattr(config, key):
-                name = key if key in given else NAMED[key]
-                raise UserError(
-                    f"the run in {str(self.folder)!r} was made with {name} {getattr(saved, key)}, not "
-                    f"{getattr(config, key)}: leave the option out, or start anew without --resume"
-                )
-        others = [key for key, value in asdict(saved).items() if value != asdict(config)[key] and key != "precision"]
-        if others and self.is_main:
-            kept = ", ".join(f"{key} {getattr(saved, key)}" for key in others)
-            print(f"the run goes on as it was begun, with {kept}")
-        return saved
-
-    def _open_folder(self) -> None:
-        """Take up the saved state, or put an earlier run aside and write the first state: a bad disk shows at once."""
-        state = self.folder / "state.pt"
-        if self.is_main and not hold(self.folder.with_name(f".{self.folder.name}.lock")):
-            raise UserError(f"another process is training in {str(self.folder)!r}: wait, or choose another --out")
+    def _open_folder(self) -> dict[str, Any]:
+        """Take up the saved state, and return it; or write the first one, {} returned: a bad disk shows at once."""
         if self.is_main:
-            for stale in self.folder.glob(".*.tmp"):  # of a save that was killed
-                stale.unlink()
-        if self.args.resume and state.exists():
-            self._restore(checkpoint.load(state))
-            return
+            self.folder.take()
+        state = self.folder.state() if self.args.resume else None
+        if state:
+            self._restore(state)
+            return state
         self.accelerator.wait_for_everyone()
         if self.is_main:
             if self.args.resume:
-                print(f"there is nothing to resume in {str(self.folder)!r}: a new run begins")
-            if state.exists() or any(self.folder.glob("*.pth")):
-                aside = checkpoint.put_aside(self.folder)
-                print(f"the earlier run is kept in {aside}; its pictures give way to the new run's")
-            text = json.dumps(asdict(self.config), indent=2) + "\n"
-            checkpoint.write_atomically(self.folder / "config.json", lambda file: file.write(text.encode()))
+                print(f"there is nothing to resume in {str(self.folder.path)!r}: a new run begins")
+            self.folder.begin(self.config)
         self.accelerator.wait_for_everyone()
         self.experiment.process.fit(self.experiment.codec.encode(self.data.images[:FITTED]))
         self._save()
+        return {}
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.trainer.load_state(state["trainer"])
             self.experiment.process.load_state_dict(state["process"])
             self.history, self.seconds = state["history"], state["seconds"]
-            self._planned, self._settled = state.get("minutes"), state.get("settled", False)
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError):
-            raise UserError(f"the state in {str(self.folder)!r} is not one of this run: start anew without --resume"
-                            ) from None  # fmt: skip
+            raise UserError(f"the state in {str(self.folder.path)!r} is not one of this run: start anew without "
+                            "--resume") from None  # fmt: skip
 
     def _save(self) -> None:
-        state = {"trainer": self.trainer.state(), "history": self.history, "seconds": self.seconds}
-        state |= {"minutes": self._minutes and max(self._minutes, self._planned or 0), "settled": self._settled}
-        state["process"] = self.experiment.process.state_dict()
+        state = {"trainer": self.trainer.state(), "process": self.experiment.process.state_dict()}
+        state |= {"history": self.history, "seconds": self.seconds, **self._budget.state()}
         if self.is_main:
-            checkpoint.save(self.folder / "state.pt", state)
-            lines = "".join(json.dumps(line) + "\n" for line in self.history)
-            checkpoint.write_atomically(self.folder / "metrics.jsonl", lambda file: file.write(lines.encode()))
+            self.folder.save(state, self.history)

@@ -17,6 +17,15 @@ class Stopped(Exception):
         self.number = number
 
 
+def on_stop(handler: Callable[[int], object]) -> None:
+    """From now on call it with the number of SIGINT, SIGTERM or SIGHUP, instead of dying of them."""
+    stops = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup's wish
+        stops.append(signal.SIGHUP)
+    for each in stops:
+        signal.signal(each, lambda number, frame: handler(number))
+
+
 def stoppable(main: Callable[..., int | None]) -> Callable[..., int | None]:
     """Make a main answer SIGINT and SIGTERM with the command that continues, and the signal's exit code."""
 

@@ -16,8 +16,9 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 
 from commands.judge import Judge, add_measuring_options, add_sampling_options, check_features
-from commands.laboratory import Laboratory, add_training_options
+from commands.laboratory import Laboratory
 from commands.options import Parser, number, one_of
+from commands.settings import add_training_options
 from commands.standings import report
 from commands.stopping import Stopped, stoppable
 from commands.trials import GRACE, Sweep
@@ -154,9 +155,9 @@ def attempt(sweep: Sweep, trial: optuna.Trial) -> str:
     except UserError as error:
         return failed(trial, error)
     told = argparse.Namespace(**vars(args) | {"seed": trial.user_attrs.get("seed", args.seed), "resume": False})
-    lab = Laboratory(config, told, cell, "weights_{epoch}.pth")
-    lab.folder = sweep.folder / cell
-    told.resume = is_of(lab.folder, lab.config)
+    folder = sweep.folder / cell
+    lab = Laboratory(config, told, cell, "weights_{epoch}.pth", folder=folder)
+    told.resume = is_of(folder, lab.config)
     try:
         scores = trained(lab, Judge(lab))
     except (Failure, torch.OutOfMemoryError) as error:  # it would come to the same end again

@@ -5,8 +5,9 @@ import dataclasses
 from pathlib import Path
 
 from commands.judge import Judge, add_measuring_options, check_features, table
-from commands.laboratory import Laboratory, add_training_options
+from commands.laboratory import Laboratory
 from commands.options import Parser, number
+from commands.settings import add_training_options
 from commands.stopping import stoppable
 from diffusion import checkpoint, figures, recipe
 from diffusion.errors import UserError
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 
     for step in lab.marks(what.plan):  # --- Train ---
         if lab.is_main:
-            checkpoint.write_atomically(lab.folder / "recipe.yaml", lambda file: file.write(what.text().encode()))
+            checkpoint.write_atomically(lab.folder.path / "recipe.yaml", lambda file: file.write(what.text().encode()))
         # --- Sample ---
         sheet = lab.gather(lab.sample(what.looks.count, seed, f"samples after step {step}", **how))
         lab.draw(figures.grid, sheet, name=f"contents/{lab.name}_sample_{step:06d}.png", columns=10)

@@ -4,7 +4,6 @@ python src train-classifier                        24 epochs of MNIST; some minu
 python src train-classifier --dataset FashionMNIST --resume     go on after Ctrl-C or a kill
 """
 
-import signal
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from commands.options import Parser, directory, number, one_of
 from commands.processes import open_device
-from commands.stopping import Stopped, stoppable
+from commands.stopping import Stopped, on_stop, stoppable
 from diffusion import checkpoint, classifier
 from diffusion.classifier import Classifier, Training
 from diffusion.data import DATASETS, batches, load, steps_per_epoch
@@ -61,8 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # --- Train ---
     signals: list[int] = []
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda number_, frame: signals.append(number_))
+    on_stop(signals.append)
     saved = time.monotonic()
     with tqdm(total=steps, initial=training.step, unit="step") as bar:
         for loss in training.train(batches(data, BATCH_SIZE, args.seed, training.step)):

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from commands.catalogue import catalogue
 from commands.judge import WAYS, WEIGHTS, Judge, add_measuring_options
-from commands.laboratory import Laboratory, coursework_names
+from commands.laboratory import Laboratory
 from commands.options import Parser, directory, one_of
 from commands.stopping import stoppable
 from diffusion import checkpoint
 from diffusion.config import COLD, DDPM, GUIDED, Config
+from diffusion.coursework import names
 from diffusion.experiment import Experiment, load_weights, save_weights
 from diffusion.generation import sampling
 from diffusion.metrics import Likeness, Scores
@@ -36,7 +37,7 @@ class Family(NamedTuple):
 
 
 def coursework(config: Config, epochs: tuple[int, ...]) -> Family:
-    return Family(config, *coursework_names(config), epochs)
+    return Family(config, *names(config), epochs)
 
 
 def cold(preset: str, axis: str, epochs: tuple[int, ...]) -> Family:
@@ -90,11 +91,9 @@ def main(argv: list[str] | None = None) -> None:
             told = vars(args) | {"eval_samples": args.eval_samples or family.samples}
             told["resume"] = (args.out / "runs" / family.run / "state.pt").exists()
             lab = Laboratory(family.config, argparse.Namespace(**told), family.run, family.pattern)
-            if args.rescore:
-                lab.folder = args.into
-            else:
+            if not args.rescore:
                 train(lab, family)
-            ship(lab, due, args.into)
+            ship(lab, due, args.into if args.rescore else lab.folder.path, args.into)
         nothing = "nothing is there" if args.rescore else "nothing was missing"
         print(f"{name}: {', '.join(due) or nothing}", flush=True)
     text = catalogue(args.into)
@@ -118,11 +117,11 @@ def train(lab: Laboratory, family: Family) -> None:
             lab.record(epoch)
 
 
-def ship(lab: Laboratory, names: list[str], folder: Path) -> None:
-    """Round a run's weight files to half precision, score what is left, and store both."""
+def ship(lab: Laboratory, names: list[str], source: Path, folder: Path) -> None:
+    """Round weight files to half precision, score what is left, and store both in `folder`."""
     judge = Judge(lab)
     for name in names:
-        experiment = load_weights(lab.folder / name).to(lab.device)
+        experiment = load_weights(source / name).to(lab.device)
         experiment.denoiser.network.half().float()
         scores = scored(lab, judge, experiment, name)
         if lab.is_main:

@@ -10,11 +10,19 @@ from typing import Any
 from torch import Tensor
 
 from diffusion.averaging import rank_of
-from diffusion.config import COLD, DDPM, preset
+from diffusion.config import COLD, DDPM, Config, preset
 from diffusion.errors import UserError
 
 NAME = re.compile(r"(?:ddpm_mnist_(?P<e1>\d+)|custom_mnist_(?P<e2>\d+)_(?P<axis>row|col))_(?P<preset>\w+)")
 ORDERS = {"row": "rows_t", "col": "cols_t"}  # axis -> where the file keeps the order of its lines
+
+
+def names(config: Config) -> tuple[str, str]:
+    """The coursework's name for the run of a preset, and for its weight files by {dataset} and {epoch}."""
+    if config.process == "averaging":
+        name = f"{config.axis}_{config.preset}"
+        return f"custom_{name}", f"custom_{{dataset}}_{{epoch}}_{name}.pth"
+    return f"DDPM_{config.preset}", f"ddpm_{{dataset}}_{{epoch}}_{config.preset}.pth"
 
 
 def is_coursework(content: object) -> bool:
