@@ -111,7 +111,7 @@ def refused(main, words, says, capsys):
 
 @pytest.mark.parametrize("words, path", [
     (["testing", "false"], "runs/DDPM_testing/ddpm_mnist_1_testing.pth"),
-    (["default_28", "Yes", "col"], "runs/custom_col_default_28/custom_mnist_1_col_default_28.pth"),
+    (["default_7", "Yes", "col"], "runs/custom_col_default_7/custom_mnist_1_col_default_7.pth"),
 ])  # fmt: skip
 def test_the_training_grounds_train_either_kind_and_keep_weights_only(tmp_path, words, path):
     more = ["--limit-steps", 2, "--batch-size", 16, "--out", tmp_path, *DATA]

@@ -174,7 +174,7 @@ class Laboratory:
     def bar(self, total: int, text: str, **kwargs: Any) -> tqdm:
         return tqdm(total=total, desc=text, disable=not self.is_main, leave=False, dynamic_ncols=True, **kwargs)
 
-    def progress(self, parts: Sequence[Tensor], text: str) -> Iterator[Tensor]:
+    def progress(self, parts: Sequence[Any], text: str) -> Iterator[Any]:
         """Pass the parts on, moving a bar."""
         return iter(tqdm(parts, desc=text, disable=not self.is_main, leave=False, dynamic_ncols=True))
 
@@ -279,7 +279,8 @@ class Laboratory:
                 print(f"there is nothing to resume in {str(self.folder.path)!r}: a new run begins")
             self.folder.begin(self.config)
         self.accelerator.wait_for_everyone()
-        self.experiment.process.fit(self.experiment.codec.encode(self.data.images[:FITTED]))
+        seen = self.experiment.codec.encode(self.data.images[:FITTED])
+        self.experiment.process.fit(seen, lambda parts: self.progress(parts, "what averages look like"))
         self._save()
         return {}
 

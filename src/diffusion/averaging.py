@@ -1,5 +1,7 @@
 """Cold diffusion by averaging: rows or columns of an image are replaced by their mean, a group of lines at a time."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -67,9 +69,9 @@ class Averaging(Process):
     def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         return self.noisy(self.blurred(x_0, t), noise)
 
-    def fit(self, x_0: Tensor) -> None:
+    def fit(self, x_0: Tensor, progress: Callable = iter) -> None:
         """Learn from training images (N, C, H, W) what fully averaged ones look like, for `prior`."""
-        self.averages.fit(self.means(x_0).squeeze(self.along)[:, :, self.firsts].flatten(1))
+        self.averages.fit(self.means(x_0).squeeze(self.along)[:, :, self.firsts].flatten(1), progress=progress)
 
     def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         if not self.averages.fitted:

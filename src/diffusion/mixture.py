@@ -21,10 +21,11 @@ class Mixture(nn.Module):
     def fitted(self) -> bool:
         return bool(self.weights.any())
 
-    def fit(self, values: Tensor, seed: int = 0) -> list[tuple[int, float]]:
+    def fit(self, values: Tensor, seed: int = 0, progress: Callable = iter) -> list[tuple[int, float]]:
         """Fit to values (N, dim), with the number of components, up to ours, of the best held-out likelihood.
 
-        Returns (components, mean log-likelihood in nats of the held-out tenth) of each number tried.
+        `progress` may show how far it is. Returns (components, mean log-likelihood in nats of the held-out tenth) of
+        each number tried.
         """
         from sklearn.exceptions import ConvergenceWarning  # here, as sampling from a saved mixture needs neither
         from sklearn.mixture import GaussianMixture
@@ -35,7 +36,7 @@ class Mixture(nn.Module):
         most = len(self.weights)
         tried = {}
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # a little short of it is good
-            for k in sorted({1, most // 8, most // 3, most} - {0}):
+            for k in progress(sorted({1, most // 8, most // 3, most} - {0})):
                 mixture = GaussianMixture(k, reg_covar=1e-5, max_iter=60, random_state=seed, init_params="k-means++")
                 tried[k] = mixture.fit(seen)
         scores = {k: float(mixture.score(held)) for k, mixture in tried.items()}

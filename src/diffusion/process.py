@@ -31,7 +31,7 @@ class Process(nn.Module):
         """A draw of x_1, of the shape of `like`, without any x_0."""
         raise NotImplementedError
 
-    def fit(self, x_0: Tensor) -> None:
+    def fit(self, x_0: Tensor, progress: Callable = iter) -> None:
         """Learn what `prior` needs from training images (N, C, H, W); most processes need nothing."""
 
     def draw_time(self, noise: Noise) -> Tensor:
