@@ -707,6 +707,7 @@ def sampler_facts() -> dict[str, str]:
     best = lambda calls: min((r for r in plain if r["calls"] == calls), key=lambda r: r["fid"], default={})
     few, many, scales = best(budgets[0]), best(budgets[-1]), guidance_rows()
     gentle, strong = min(scales, key=lambda r: r["fid"], default={}), (scales or [{}])[-1]
+    last = {r["sampler"]: r["fid"] for r in plain if r["calls"] == max(calls)}
     arrived = [r for r in read("convergence") if r["calls"] in (49, 50) and r["sampler"] != "ddim"]
     return {
         "NearCalls": str(max((r["calls"] for r in arrived), default=DASH)),
@@ -717,6 +718,9 @@ def sampler_facts() -> dict[str, str]:
         "ManyCalls": str(many.get("calls", DASH)),
         "ManyBest": code(many.get("sampler", DASH)),
         "ManyFid": number(many.get("fid"), ".3f"),
+        "LastCalls": count(max(calls, default=0)),
+        "LastDdpm": number(last.get("ddpm"), ".3f"),
+        "LastSde": number(last.get("sde"), ".3f"),
         "GentleScale": number(gentle.get("guidance_scale"), "g"),
         "GentleFid": number(gentle.get("fid"), ".3f"),
         "StrongScale": number(strong.get("guidance_scale"), "g"),
