@@ -35,7 +35,7 @@ report: .venv/.installed  ## Report/report.pdf and docs/results.md, their number
 	  echo "TeX is needed (on Debian and Ubuntu: apt install latexmk texlive-latex-recommended texlive-fonts-recommended)" >&2; exit 1; }
 	@PYTHONPATH=src $(RUN) Report/figures.py $(ARGS)
 	@PYTHONPATH=src $(RUN) Report/page.py
-	@cd Report && latexmk -pdf -interaction=nonstopmode -halt-on-error -quiet report.tex >/dev/null || { tail -n 30 report.log >&2; exit 1; }
+	@cd Report && latexmk -g -pdf -interaction=nonstopmode -halt-on-error -quiet report.tex >/dev/null || { tail -n 30 report.log >&2; exit 1; }
 	@echo "wrote Report/report.pdf"
 
 # .unfinished becomes .installed only when pip is done, so an install that was killed is begun again from nothing. A venv
