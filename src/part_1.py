@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     check_features(args, args.dataset)
     base = preset(DDPM, args.preset)
-    lab = Laboratory(base, args, *coursework.names(base))
+    lab = Laboratory(base, args, *coursework.run_names(base))
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge = Judge(lab)

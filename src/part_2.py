@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     check_features(args, args.dataset, labels=True)
     base, name = preset(COLD, args.preset).replace(axis=args.axis), f"{args.axis}_{args.preset}"
-    lab = Laboratory(base, args, *coursework.names(base))
+    lab = Laboratory(base, args, *coursework.run_names(base))
     how = {"sampler": args.sampler, "steps": args.steps}
     lab.check_sampling(**how)
     judge, originals = Judge(lab), lab.test.images

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"a DDPM has no axis: leave {args.axis!r} out, or say True for cold diffusion")
     base = preset(COLD if cold else DDPM, args.preset)
     base = base.replace(axis=args.axis) if cold else base
-    lab = Laboratory(base, args, *coursework.names(base))
+    lab = Laboratory(base, args, *coursework.run_names(base))
 
     # --- Train ---
     for epoch in lab.epochs(args.epochs):

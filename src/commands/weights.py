@@ -12,7 +12,7 @@ from commands.options import Parser, directory, one_of
 from commands.stopping import stoppable
 from diffusion import checkpoint
 from diffusion.config import COLD, DDPM, GUIDED, Config
-from diffusion.coursework import names
+from diffusion.coursework import run_names
 from diffusion.experiment import Experiment, load_weights, save_weights
 from diffusion.generation import sampling
 from diffusion.metrics import Likeness, Scores
@@ -37,7 +37,7 @@ class Family(NamedTuple):
 
 
 def coursework(config: Config, epochs: tuple[int, ...]) -> Family:
-    return Family(config, *names(config), epochs)
+    return Family(config, *run_names(config), epochs)
 
 
 def cold(preset: str, axis: str, epochs: tuple[int, ...]) -> Family:

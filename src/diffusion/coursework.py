@@ -17,7 +17,7 @@ NAME = re.compile(r"(?:ddpm_mnist_(?P<e1>\d+)|custom_mnist_(?P<e2>\d+)_(?P<axis>
 ORDERS = {"row": "rows_t", "col": "cols_t"}  # axis -> where the file keeps the order of its lines
 
 
-def names(config: Config) -> tuple[str, str]:
+def run_names(config: Config) -> tuple[str, str]:
     """The coursework's name for the run of a preset, and for its weight files by {dataset} and {epoch}."""
     if config.process == "averaging":
         name = f"{config.axis}_{config.preset}"
