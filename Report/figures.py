@@ -21,13 +21,13 @@ import torch
 from tables import ROOT, WEIGHTS, read, shipped
 from torch import Tensor
 
-from diffusion.config import COLD, DDPM
-from diffusion.data import Dataset, load
-from diffusion.experiment import Experiment, build, load_weights
-from diffusion.extractor import extractor_for
-from diffusion.generation import degraded, trajectory
-from diffusion.metrics import Reference, floor
-from diffusion.sampler import last
+from diffusion.api.generation import degraded, trajectory
+from diffusion.data.datasets import Dataset, load
+from diffusion.experiment.build import Experiment, build, load_weights
+from diffusion.experiment.config import COLD, DDPM
+from diffusion.method.sampler import last
+from diffusion.metrics.features import extractor_for
+from diffusion.metrics.scores import Reference, floor
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # matplotlib's own fonts have odd dates
 DATA, WIDTH = ROOT / "data", 6.3  # inches of a line of text

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from diffusion import checkpoint
-from diffusion.classifier import FEATURES
-from diffusion.config import COLD, DDPM, GUIDED, Config, checked
-from diffusion.coursework import NAME
-from diffusion.experiment import build
-from diffusion.generation import FEWEST, sampling
+from diffusion import files
+from diffusion.api.generation import FEWEST, sampling
+from diffusion.experiment.build import build
+from diffusion.experiment.config import COLD, DDPM, GUIDED, Config, checked
+from diffusion.experiment.coursework import NAME
+from diffusion.networks.classifier import FEATURES
 
 ROOT = Path(__file__).parents[1]
 RESULTS, WEIGHTS = ROOT / "Report" / "results", ROOT / "weights"
@@ -59,7 +59,7 @@ def shipped() -> list[Shipped]:
     """All denoisers of digits of our own in weights/, family by family in the order of their epochs."""
     found = []
     for path in sorted(WEIGHTS.glob("*.pth")):
-        content = checkpoint.load(path)
+        content = files.load(path)
         if isinstance(content, dict) and str(content.get("format", "")).startswith("cold_dif_model"):
             named, config, about = NAME.fullmatch(path.stem), checked(content["config"]), content["about"]
             family = " ".join(filter(None, [named["axis"], named["preset"]])) if named else path.stem
@@ -93,7 +93,7 @@ def chosen() -> list[Shipped]:
 def eyes() -> dict[str, Any]:
     """The classifier that everything was measured through: sha256 of its file, accuracy on n_test images."""
     path = WEIGHTS / "classifier_MNIST.pth"
-    return {"sha256": checkpoint.sha256(path), **{key: checkpoint.load(path)[key] for key in ("accuracy", "n_test")}}
+    return {"sha256": files.sha256(path), **{key: files.load(path)[key] for key in ("accuracy", "n_test")}}
 
 
 def reference() -> int | None:
@@ -588,7 +588,7 @@ def numbers() -> dict[str, str]:
 def set_up() -> dict[str, str]:
     c, flow, cold_unet, seven = DDPM["default"], GUIDED["unet"], COLD["cold_unet"], COLD["default_7"]
     side, (low, high) = c.shape[1], cold_unet.pixel_range
-    mixture = lambda each: int((checkpoint.load(each.path)["process"]["averages.weights"] > 0).sum())
+    mixture = lambda each: int((files.load(each.path)["process"]["averages.weights"] > 0).sum())
     return {
         "Sha": code(eyes()["sha256"][:16]),
         "Accuracy": percent(eyes()["accuracy"], ".2f"),

@@ -19,17 +19,17 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from commands.processes import open_device
-from diffusion import checkpoint, figures
-from diffusion.averaging import Averaging
-from diffusion.config import COLD, DDPM
-from diffusion.data import load
-from diffusion.experiment import build, find_weights, load_weights
-from diffusion.extractor import extractor_for
-from diffusion.generation import FEWEST, samples, sampling
-from diffusion.metrics import Reference, floor, likeness, score
+from diffusion import figures, files
+from diffusion.api.generation import FEWEST, samples, sampling
+from diffusion.data.datasets import load
+from diffusion.experiment.build import build, find_weights, load_weights
+from diffusion.experiment.config import COLD, DDPM
+from diffusion.laboratory.device import open_device
+from diffusion.method.averaging import Averaging
+from diffusion.metrics.features import extractor_for
+from diffusion.metrics.scores import Reference, floor, likeness, score
 from diffusion.precision import computes_bf16
-from diffusion.training import Trainer
+from diffusion.training.trainer import Trainer
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -98,13 +98,13 @@ def trained(name, config, args, data, device):
     trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=device.type == "cpu"))
     path = args.out / f"{slug(name)}_{config.preset}_{config.axis}.pt"
     if path.exists():
-        state = checkpoint.load(path)
+        state = files.load(path)
         trainer.load_state(state["trainer"])
         e.process.load_state_dict(state["process"])
     else:
         e.process.fit(e.codec.encode(data.images[:20_000]))
     saved = time.monotonic()
-    keep = lambda: checkpoint.save(path, {"trainer": trainer.state(), "process": e.process.state_dict()})
+    keep = lambda: files.save(path, {"trainer": trainer.state(), "process": e.process.state_dict()})
     with tqdm(total=args.steps, initial=trainer.step, desc=name, unit="step", leave=False) as bar:
         for step in trainer.train(args.steps):
             bar.update()

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.processes import open_device
-from diffusion.experiment import find_weights, load_weights
-from diffusion.extractor import extractor_for
-from diffusion.generation import samples, sampling
+from diffusion.api.generation import samples, sampling
+from diffusion.experiment.build import find_weights, load_weights
+from diffusion.laboratory.device import open_device
+from diffusion.metrics.features import extractor_for
 
 SAMPLERS = ("ddim", "heun", "dpm")
 LIMIT = 1000  # calls, of the images that stand for the equation's own

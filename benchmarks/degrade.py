@@ -9,8 +9,8 @@ import time
 
 import torch
 
-from commands.processes import open_device
-from diffusion.averaging import Averaging, line_order
+from diffusion.laboratory.device import open_device
+from diffusion.method.averaging import Averaging, line_order
 
 
 def naive(x_0, t, axis, order):

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.processes import open_device
-from diffusion import checkpoint
-from diffusion.data import load
-from diffusion.experiment import Experiment, find_weights, load_weights
-from diffusion.extractor import extractor_for
-from diffusion.generation import SAMPLERS, samples, sampling
-from diffusion.metrics import Reference, agreement, floor, score
+from diffusion import files
+from diffusion.api.generation import SAMPLERS, samples, sampling
+from diffusion.data.datasets import load
+from diffusion.experiment.build import Experiment, find_weights, load_weights
+from diffusion.laboratory.device import open_device
+from diffusion.metrics.features import extractor_for
+from diffusion.metrics.scores import Reference, agreement, floor, score
 
 PART = 125  # images: ten minutes of a core, at worst, with 1,000 calls
 
@@ -33,8 +33,8 @@ def drawn(folder: Path, experiment: Experiment, index: Tensor, seed: int, labels
         path = folder / f"{number:04}.pt"
         if not path.exists():
             told = None if labels is None else labels[part]
-            checkpoint.save(path, samples(experiment, part, seed, labels=told, tick=bar.update, **how).cpu())
-        parts.append(checkpoint.load(path))
+            files.save(path, samples(experiment, part, seed, labels=told, tick=bar.update, **how).cpu())
+        parts.append(files.load(path))
         bar.update(sum(map(len, parts)) * bar.total // len(index) - bar.n)
     return torch.cat(parts).to(index.device)
 
@@ -54,7 +54,7 @@ def main():
     device, root = open_device(args.device), Path(__file__).parents[1]
     weights = find_weights(args.weights, [root / "weights"])
     experiment = load_weights(weights).to(device)
-    about = f"{checkpoint.sha256(weights)[:12]}-{args.samples}-{args.seed}-{args.guidance_scale:g}"
+    about = f"{files.sha256(weights)[:12]}-{args.samples}-{args.seed}-{args.guidance_scale:g}"
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     eyes = extractor_for(experiment.config.dataset, root / "weights", device)
     reference = Reference.of(eyes, data.images, Path(args.data_root) / "cache")

@@ -18,10 +18,10 @@ import peers
 import torch
 from peers import DIMS, WIDTHS, Race
 
-from commands.processes import open_device
-from diffusion.config import GUIDED
-from diffusion.experiment import build
-from diffusion.generation import trajectory
+from diffusion.api.generation import trajectory
+from diffusion.experiment.build import build
+from diffusion.experiment.config import GUIDED
+from diffusion.laboratory.device import open_device
 from diffusion.precision import computes_bf16
 
 

@@ -37,15 +37,15 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch.nn import functional as F
 
-from commands.processes import open_device
-from diffusion.config import GUIDED
-from diffusion.data import load
-from diffusion.experiment import Experiment, build, save_weights
-from diffusion.extractor import extractor_for
-from diffusion.generation import samples
-from diffusion.metrics import Reference, agreement, floor, score
+from diffusion.api.generation import samples
+from diffusion.data.datasets import load
+from diffusion.experiment.build import Experiment, build, save_weights
+from diffusion.experiment.config import GUIDED
+from diffusion.laboratory.device import open_device
+from diffusion.metrics.features import extractor_for
+from diffusion.metrics.scores import Reference, agreement, floor, score
 from diffusion.precision import computes_bf16
-from diffusion.training import Trainer
+from diffusion.training.trainer import Trainer
 
 SLICE = 5.0  # seconds of one training before the next has its turn
 AT_ONCE = 250  # images that are drawn together

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from commands.processes import open_device
-from diffusion.config import DDPM
-from diffusion.data import batches, load
-from diffusion.experiment import build
-from diffusion.networks import SELU
+from diffusion.data.datasets import batches, load
+from diffusion.experiment.build import build
+from diffusion.experiment.config import DDPM
+from diffusion.laboratory.device import open_device
+from diffusion.networks.unet import SELU
 from diffusion.precision import computes_bf16
-from diffusion.training import Trainer
+from diffusion.training.trainer import Trainer
 
 BLOCK = 5  # steps of one loop before the other has its turn: both see the same noise of the machine
 

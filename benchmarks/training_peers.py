@@ -21,12 +21,12 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from peers import DIMS, WIDTHS, Race
 from torch.nn import functional as F
 
-from commands.processes import open_device
-from diffusion.config import GUIDED
-from diffusion.data import load
-from diffusion.experiment import build
+from diffusion.data.datasets import load
+from diffusion.experiment.build import build
+from diffusion.experiment.config import GUIDED
+from diffusion.laboratory.device import open_device
 from diffusion.precision import computes_bf16
-from diffusion.training import Trainer
+from diffusion.training.trainer import Trainer
 
 
 def diffusers_loop(model, variant, batch_size, args, device):

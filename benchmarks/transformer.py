@@ -18,14 +18,14 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from diffusion.config import GUIDED
-from diffusion.data import load
-from diffusion.experiment import Experiment, build
-from diffusion.extractor import extractor_for
-from diffusion.generation import samples
-from diffusion.metrics import Reference, agreement, floor, score
+from diffusion.api.generation import samples
+from diffusion.data.datasets import load
+from diffusion.experiment.build import Experiment, build
+from diffusion.experiment.config import GUIDED
+from diffusion.metrics.features import extractor_for
+from diffusion.metrics.scores import Reference, agreement, floor, score
 from diffusion.precision import computes_bf16
-from diffusion.training import Trainer
+from diffusion.training.trainer import Trainer
 
 SLICE = 5.0  # seconds of one training before the next has its turn
 ROOT = Path(__file__).parents[1]

@@ -1,14 +1,14 @@
-"""`python src MODE …`: finds the mode's file in commands/ and imports only that one."""
+"""`python src MODE …`: finds the mode's file in diffusion/commands/ and imports only that one."""
 
 import ast
 import importlib
 import sys
 from pathlib import Path
 
-from commands.options import run
 from diffusion.errors import unknown
+from diffusion.laboratory.options import run
 
-HERE = Path(__file__).parent / "commands"
+HERE = Path(__file__).parent / "diffusion" / "commands"
 
 
 def modes() -> dict[str, str]:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int | None:
         return 0 if argv else 2
     if argv[0] not in available:
         raise unknown("mode", argv[0], available)
-    return importlib.import_module(f"commands.{argv[0].replace('-', '_')}").main(argv[1:])
+    return importlib.import_module(f"diffusion.commands.{argv[0].replace('-', '_')}").main(argv[1:])
 
 
 if __name__ == "__main__":

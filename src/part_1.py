@@ -6,13 +6,14 @@ python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoc
 
 import torch
 
-from commands.judge import Judge, add_measuring_options, add_sampling_options, check_features, table
-from commands.laboratory import Laboratory
-from commands.options import Parser, number, one_of, run
-from commands.settings import add_training_options
-from commands.stopping import stoppable
-from diffusion import coursework, figures
-from diffusion.config import DDPM, preset
+from diffusion import figures
+from diffusion.experiment import coursework
+from diffusion.experiment.config import DDPM, preset
+from diffusion.laboratory.judge import Judge, add_measuring_options, add_sampling_options, check_features, table
+from diffusion.laboratory.options import Parser, number, one_of, run
+from diffusion.laboratory.run import Laboratory
+from diffusion.laboratory.settings import add_training_options
+from diffusion.laboratory.stopping import stoppable
 
 
 def parser() -> Parser:

@@ -3,7 +3,10 @@
 python src/part_2.py 2 default_28 row      default_7, default_28, more_capacity, cold_unet; row or col
 """
 
-from commands.judge import (
+from diffusion import figures
+from diffusion.experiment import coursework
+from diffusion.experiment.config import COLD, preset
+from diffusion.laboratory.judge import (
     WAYS,
     Judge,
     add_measuring_options,
@@ -12,14 +15,12 @@ from commands.judge import (
     likeness_table,
     table,
 )
-from commands.laboratory import Laboratory
-from commands.options import Parser, number, one_of, run
-from commands.settings import add_training_options
-from commands.stopping import stoppable
-from diffusion import coursework, figures
-from diffusion.averaging import ORDERS
-from diffusion.config import COLD, preset
-from diffusion.denoiser import LOSSES
+from diffusion.laboratory.options import Parser, number, one_of, run
+from diffusion.laboratory.run import Laboratory
+from diffusion.laboratory.settings import add_training_options
+from diffusion.laboratory.stopping import stoppable
+from diffusion.method.averaging import ORDERS
+from diffusion.method.denoiser import LOSSES
 
 
 def parser() -> Parser:

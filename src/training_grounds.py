@@ -4,14 +4,14 @@ python src/training_grounds.py 5 default False         part 1, a DDPM
 python src/training_grounds.py 5 default_28 True row   part 2, cold diffusion of rows
 """
 
-from commands.laboratory import Laboratory
-from commands.options import Parser, number, one_of, run
-from commands.settings import add_training_options
-from commands.stopping import stoppable
-from diffusion import coursework
-from diffusion.averaging import ORDERS
-from diffusion.config import COLD, DDPM, preset
 from diffusion.errors import UserError
+from diffusion.experiment import coursework
+from diffusion.experiment.config import COLD, DDPM, preset
+from diffusion.laboratory.options import Parser, number, one_of, run
+from diffusion.laboratory.run import Laboratory
+from diffusion.laboratory.settings import add_training_options
+from diffusion.laboratory.stopping import stoppable
+from diffusion.method.averaging import ORDERS
 
 ANSWERS = {"true": True, "yes": True, "false": False, "no": False}
 

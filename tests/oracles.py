@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffusion.noise import Noise
+from diffusion.method.noise import Noise
 
 M, S = 0.4, 0.3  # mean and deviation of the Gaussian data
 

@@ -1,8 +1,12 @@
-"""The house keeps its plan: imports point down only, some libraries live in one room, src/diffusion does not print."""
+"""Rooms import from the floors below their own, some libraries live in one room, the library does not print.
+
+`python tests/test_architecture.py` draws who imports whom.
+"""
 
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,31 +14,31 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 
-# Each module of src/diffusion imports from the floors below its own, never from its own or from above.
-FLOORS = [
-    "errors precision",
-    "checkpoint fetch",
-    "schedule networks noise config data classifier codec mixture",
-    "process autoencoder captions extractor recipe",
-    "averaging",
-    "denoiser coursework",
-    "sampler guidance training metrics",
-    "editing likelihood",
-    "experiment figures",
-    "generation",
-    "editor",
-    "model",
+FLOORS = [  # a room imports from the floors below its own, and from itself; its neighbours it does not know
+    {"errors", "precision"},
+    {"files"},
+    {"method", "networks", "data", "figures"},
+    {"metrics", "experiment"},
+    {"training", "api"},
+    {"laboratory", "serving", "streaming"},
+    {"commands"},
+    {"scripts"},  # part_1.py, part_2.py, training_grounds.py, __main__.py
 ]
-OUTSIDE = {each.stem for each in SRC.iterdir()} - {"diffusion"} | {""}  # "" is what a relative import starts with
-FLOOR = {module: height for height, modules in enumerate(FLOORS) for module in modules.split()}
-
-# The only files under src/ that may import these.
-ROOMS = {
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+LIBRARIES = {  # the only files under src/ that may use these
     "matplotlib": r"diffusion/figures\.py",
-    "torchvision.datasets": r"diffusion/data\.py",
-    "fastapi": r"serving/.*",
-    "argparse": r"commands/.*|[^/]+\.py",
+    "torchvision.datasets": r"diffusion/data/.*",
+    "fastapi": r"diffusion/serving/.*",
+    "websockets": r"diffusion/streaming/.*",
+    "argparse": r"diffusion/laboratory/.*|diffusion/commands/.*|[^/]+\.py",
 }
+TALKATIVE = {"laboratory", "commands", "scripts"}  # the others yield records, and the caller says it
+
+
+def room_of(name: str) -> str:
+    """The room of a dotted module name or of a path below src/."""
+    parts = name.removesuffix(".py").replace("/", ".").split(".")
+    return "scripts" if parts[0] != "diffusion" else parts[1]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -47,73 +51,102 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def complaints(path: str, source: str) -> list[str]:
-    """What breaks the plan in one file; `path` is relative to src/."""
-    tree = ast.parse(source)
-    nodes = list(ast.walk(tree))
+    """What breaks the rule in one file; `path` is relative to src/."""
+    nodes, room = list(ast.walk(tree := ast.parse(source))), room_of(path)
     used = [*imports(tree), *(ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute))]
     found = [
-        f"{path} uses {library}, whose room is {room}"
-        for library, room in ROOMS.items()
-        if not re.fullmatch(room, path) and any(f"{name}.".startswith(f"{library}.") for name in used)
+        f"{path} uses {library}, which lives in {home}"
+        for library, home in LIBRARIES.items()
+        if not re.fullmatch(home, path) and any(f"{name}.".startswith(f"{library}.") for name in used)
     ]
-    if not path.startswith("diffusion/"):
-        return found
-    module = Path(path).stem
-    if module == "__init__":  # opens doors by name, only when they are asked for
-        return found
-    if module not in FLOOR:
-        return [*found, f"{path} is on no floor: add it to FLOORS in {Path(__file__).name}"]
     for name in imports(tree):
-        top, below, *_ = [*name.split("."), ""]
-        if top in OUTSIDE or (top == "diffusion" and FLOOR.get(below, len(FLOORS)) >= FLOOR[module]):
-            found.append(f"{path} imports {name}, which is not on a floor below its own")
-    if any(isinstance(node, ast.Call) and ast.unparse(node.func) == "print" for node in nodes):
+        above = FLOOR.get(room_of(name), len(FLOORS)) >= FLOOR[room]
+        if name.startswith(".") or (name.startswith("diffusion.") and above and room_of(name) != room):
+            found.append(f"{path} imports {name}, which is not on a floor below {room}")
+        if room == "commands" and name.startswith("diffusion.commands"):
+            found.append(f"{path} imports {name}: no mode imports another")
+    if room not in TALKATIVE and any(isinstance(n, ast.Call) and ast.unparse(n.func) == "print" for n in nodes):
         found.append(f"{path} prints: yield a record and let the caller say it")
     return found
 
 
-@pytest.mark.parametrize("path", sorted(str(each.relative_to(SRC)) for each in SRC.rglob("*.py")))
-def test_every_file_keeps_to_the_plan(path):
-    assert complaints(path, (SRC / path).read_text(encoding="utf-8")) == []
+def sources() -> dict[str, str]:
+    """path below src/ -> source, of every file but the face of the package, which opens doors by name."""
+    paths = {str(each.relative_to(SRC)): each for each in sorted(SRC.rglob("*.py"))}
+    faces = {"diffusion/__init__.py", "diffusion/__main__.py"}
+    return {path: each.read_text(encoding="utf-8") for path, each in paths.items() if path not in faces}
+
+
+def drawing() -> str:
+    """The rooms from the top floor down, each with the rooms it imports from."""
+    seen: dict[str, set[str]] = {}
+    for path, source in sources().items():
+        rooms = {room_of(name) for name in imports(ast.parse(source)) if name.startswith("diffusion.")}
+        seen.setdefault(room_of(path), set()).update(rooms - {room_of(path)})
+    order = lambda rooms: sorted(rooms, key=lambda room: (-FLOOR[room], room))
+    return "\n".join(f"{room:<11}→ {'  '.join(order(seen[room]))}".rstrip(" →") for room in order(seen))
+
+
+@pytest.mark.parametrize("path", sources())
+def test_every_file_keeps_to_the_rule(path):
+    assert complaints(path, sources()[path]) == []
+
+
+def test_no_file_imports_itself_by_a_detour():
+    graph = {}
+    for path, source in sources().items():
+        names = {name for each in imports(ast.parse(source)) for name in (each, each.rpartition(".")[0])}
+        graph[path] = {file for file in sources() if file.removesuffix(".py").replace("/", ".") in names}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize(
+    "room", sorted({room_of(path) for path in sources()} - {"errors", "precision", "files", "figures", "scripts"})
+)
+def test_every_room_says_what_lives_there(room):
+    text = ast.get_docstring(ast.parse((SRC / "diffusion" / room / "__init__.py").read_text(encoding="utf-8")))
+    assert text and "mports" in text
 
 
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("diffusion/process.py", "from diffusion.sampler import sample"),  # up
-        ("diffusion/process.py", "from diffusion import denoiser"),
-        ("diffusion/schedule.py", "import diffusion.networks"),  # sideways
-        ("diffusion/schedule.py", "def late():\n    from diffusion.process import Process"),
-        ("diffusion/schedule.py", "from .errors import UserError"),  # which floor, nobody sees
-        ("diffusion/experiment.py", "from commands.options import run"),  # out of the house
-        ("diffusion/nonsense.py", "x = 1"),
-        ("diffusion/data.py", "print(1)"),
-        ("diffusion/metrics.py", "from matplotlib import pyplot"),
-        ("diffusion/metrics.py", "from torchvision import datasets"),
-        ("diffusion/metrics.py", "import torchvision\ntorchvision.datasets.MNIST('data')"),
-        ("diffusion/config.py", "import argparse"),
-        ("commands/generate.py", "import matplotlib.pyplot as plt"),
-        ("streaming/server.py", "import fastapi"),
+        ("diffusion/method/process.py", "from diffusion.experiment.build import build"),  # up
+        ("diffusion/method/schedule.py", "import diffusion.networks.unet"),  # sideways
+        ("diffusion/method/schedule.py", "def late():\n    from diffusion.networks.cnn import CNN"),
+        ("diffusion/method/schedule.py", "from .noise import Noise"),  # which room, nobody sees
+        ("diffusion/experiment/build.py", "from diffusion.laboratory.options import number"),
+        ("diffusion/serving/app.py", "from diffusion.laboratory.run import Run"),
+        ("diffusion/commands/train.py", "from diffusion.commands.generate import main"),
+        ("diffusion/data/datasets.py", "print(1)"),
+        ("diffusion/metrics/scores.py", "from matplotlib import pyplot"),
+        ("diffusion/metrics/scores.py", "import torchvision\ntorchvision.datasets.MNIST('data')"),
+        ("diffusion/experiment/config.py", "import argparse"),
+        ("diffusion/streaming/server.py", "import fastapi"),
     ],
 )
-def test_a_file_that_breaks_the_plan_is_found(path, source):
+def test_a_file_that_breaks_the_rule_is_found(path, source):
     assert len(complaints(path, source)) == 1
 
 
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("diffusion/process.py", "import torch\nfrom diffusion.noise import Noise"),
-        ("diffusion/figures.py", "import matplotlib.pyplot as plt\nfrom diffusion.sampler import sample"),
-        ("diffusion/data.py", "import torchvision.datasets\nself.print(1)"),
-        ("part_1.py", "import argparse\nfrom diffusion.experiment import build\nprint(build)"),
+        ("diffusion/method/process.py", "import torch\nfrom diffusion.method.noise import Noise"),
+        ("diffusion/figures.py", "import matplotlib.pyplot as plt\nfrom diffusion.files import save"),
+        ("diffusion/data/datasets.py", "import torchvision.datasets\nself.print(1)"),
+        ("part_1.py", "import argparse\nfrom diffusion.experiment.build import build\nprint(build)"),
     ],
 )
-def test_a_file_that_keeps_to_the_plan_is_left_alone(path, source):
+def test_a_file_that_keeps_to_the_rule_is_left_alone(path, source):
     assert complaints(path, source) == []
 
 
-def test_the_hooks_pin_the_ruff_of_requirements_txt():
-    files = ("requirements.txt", ".pre-commit-config.yaml")
-    pins = [set(re.findall(r"ruff==[\d.]+", (ROOT / file).read_text())) for file in files]
-    assert pins[0] == pins[1] != set()
+def test_the_hooks_pin_the_ruff_of_the_requirements():
+    files = (*ROOT.glob("requirements*.txt"), ROOT / ".pre-commit-config.yaml")
+    pins = [pin for file in files for pin in set(re.findall(r"ruff==[\d.]+", file.read_text()))]
+    assert len(pins) == 2 and len(set(pins)) == 1
+
+
+if __name__ == "__main__":
+    print(drawing())

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from diffusion.averaging import ORDERS, Averaging, line_order
 from diffusion.errors import UserError
-from diffusion.process import Gaussian
-from diffusion.sampler import last, sample
-from diffusion.schedule import LinearBeta
+from diffusion.method.averaging import ORDERS, Averaging, line_order
+from diffusion.method.process import Gaussian
+from diffusion.method.sampler import last, sample
+from diffusion.method.schedule import LinearBeta
 
 
 def naive(x_0, t, axis, order):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from commands.budget import Budget
 from diffusion.errors import UserError
-from diffusion.recipe import Plan
+from diffusion.experiment.recipe import Plan
+from diffusion.laboratory.budget import Budget
 
 
 @pytest.mark.parametrize("plan, end", [

@@ -10,52 +10,52 @@ import time
 import pytest
 import torch
 
-from diffusion import checkpoint
-from diffusion.config import Config
+from diffusion import files
 from diffusion.errors import UserError
-from diffusion.experiment import build, find_weights, load_weights, save_weights
+from diffusion.experiment.build import build, find_weights, load_weights, save_weights
+from diffusion.experiment.config import Config
 
 TINY = Config(hidden=(3, 3), timesteps=5, dataset="MNIST")
 
 
 def test_save_and_load_are_inverse(tmp_path):
     content = {"a": torch.randn(3), "b": [1, "two", None, 0.5]}
-    back = checkpoint.load(checkpoint.save(tmp_path / "deep" / "x.pt", content))
+    back = files.load(files.save(tmp_path / "deep" / "x.pt", content))
     assert torch.equal(back["a"], content["a"]) and back["b"] == content["b"]
     assert os.listdir(tmp_path / "deep") == ["x.pt"]
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):
     """torch reads what the archive holds, whatever its checksums say."""
-    path = checkpoint.save(tmp_path / "x.pt", {"a": torch.arange(1000.0)})
+    path = files.save(tmp_path / "x.pt", {"a": torch.arange(1000.0)})
     data = bytearray(path.read_bytes())
     data[data.index(torch.arange(1000.0).numpy().tobytes()) + 999] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="cut short or damaged"):
-        checkpoint.load(path)
+        files.load(path)
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
-    path = checkpoint.save(tmp_path / "x.pt", {"a": 1})
+    path = files.save(tmp_path / "x.pt", {"a": 1})
 
     def full_disk(file):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        checkpoint.write_atomically(path, full_disk)
-    assert checkpoint.load(path) == {"a": 1}
+        files.write_atomically(path, full_disk)
+    assert files.load(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["x.pt"]
 
 
 LIMITED = """
 import resource, signal, sys, torch
-from diffusion import checkpoint
-checkpoint.save(sys.argv[1], {"a": 1})
+from diffusion import files
+files.save(sys.argv[1], {"a": 1})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as a full disk: the write stops in the middle
 try:
-    checkpoint.save(sys.argv[1], {"a": torch.zeros(1_000_000)})
+    files.save(sys.argv[1], {"a": torch.zeros(1_000_000)})
 except OSError as error:
     print("OSError", error)
 """
@@ -65,7 +65,7 @@ def test_a_write_that_stops_in_the_middle_is_an_oserror_and_keeps_the_old_file(t
     command = [sys.executable, "-c", LIMITED, str(tmp_path / "x.pt")]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, capture_output=True, text=True)
     assert "OSError" in done.stdout, done.stderr
-    assert checkpoint.load(tmp_path / "x.pt") == {"a": 1}
+    assert files.load(tmp_path / "x.pt") == {"a": 1}
     assert os.listdir(tmp_path) == ["x.pt"]
 
 
@@ -73,8 +73,8 @@ def test_kill_9_in_a_save_leaves_the_old_or_the_new_file(tmp_path):
     """A process saves in a tight loop and is killed: what is there always loads, and is one of the whole states."""
     path = tmp_path / "x.pt"
     code = (
-        "import sys, torch; from diffusion import checkpoint\n"
-        "for i in range(10**6): checkpoint.save(sys.argv[1], {'i': i, 'x': torch.full((300_000,), float(i))})"
+        "import sys, torch; from diffusion import files\n"
+        "for i in range(10**6): files.save(sys.argv[1], {'i': i, 'x': torch.full((300_000,), float(i))})"
     )
     env = {**os.environ, "PYTHONPATH": "src"}
     for wait in (0.05, 0.17, 0.31):
@@ -86,7 +86,7 @@ def test_kill_9_in_a_save_leaves_the_old_or_the_new_file(tmp_path):
         time.sleep(wait)
         child.send_signal(signal.SIGKILL)
         child.wait()
-        content = checkpoint.load(path)
+        content = files.load(path)
         assert (content["x"] == content["i"]).all()
 
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from commands import train_classifier
-from diffusion import checkpoint, classifier
-from diffusion.classifier import Classifier
-from diffusion.data import Dataset, batches
+from diffusion import files
+from diffusion.commands import train_classifier
+from diffusion.data.datasets import Dataset, batches
 from diffusion.errors import UserError
+from diffusion.networks import classifier
+from diffusion.networks.classifier import Classifier
 
 
 def stripes(n: int, seed: int = 0) -> Dataset:
@@ -68,7 +69,7 @@ def test_a_file_is_the_classifier_rounded_to_half(tmp_path):
     assert not back.training and back.head.bias.dtype == torch.float32
     for name, value in network.state_dict().items():
         assert torch.equal(back.state_dict()[name], value.half().to(value.dtype)), name
-    checkpoint.save(path, {**torch.load(path), "state": {}})
+    files.save(path, {**torch.load(path), "state": {}})
     with pytest.raises(UserError, match="not a classifier of this version"):
         classifier.load(path)
 
@@ -91,7 +92,7 @@ def test_the_command_measures_what_it_writes(tmp_path, monkeypatch, capsys):
     }  # fmt: skip
     said = capsys.readouterr().out
     assert re.search(rf"test accuracy {facts['accuracy']:.2%} of 200", said)
-    assert str(out) in said and checkpoint.sha256(out) in said
+    assert str(out) in said and files.sha256(out) in said
 
 
 # The command on a few stripes; it sends itself a signal at step 13.
@@ -125,13 +126,13 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
         killed = run(folder, death, "--save-every", "0")
         assert killed.returncode == (130 if death == signal.SIGINT else -death), killed.stderr
         assert ("Continue with" in killed.stdout) == (death == signal.SIGINT)
-        assert checkpoint.load(folder / "s.pt")["training"]["step"] == at and not (folder / "c.pth").exists()
+        assert files.load(folder / "s.pt")["training"]["step"] == at and not (folder / "c.pth").exists()
         assert run(folder, 0, "--resume").returncode == 0
         assert (folder / "c.pth").read_bytes() == (tmp_path / "whole/c.pth").read_bytes()
 
 
 def test_a_resumed_training_is_that_which_was_begun(tmp_path):
-    checkpoint.save(tmp_path / "s.pt", {"asked": {"dataset": "MNIST", "epochs": 20, "seed": 1}})
+    files.save(tmp_path / "s.pt", {"asked": {"dataset": "MNIST", "epochs": 20, "seed": 1}})
     refused = run(tmp_path, 0, "--resume")
     assert refused.returncode and "was begun with seed 1, not 0" in refused.stderr
     assert not (tmp_path / "c.pth").exists()
@@ -146,6 +147,6 @@ def test_a_new_training_keeps_the_state_of_an_earlier_one(tmp_path):
 
 
 def test_a_state_without_its_tensors_is_refused(tmp_path):
-    checkpoint.save(tmp_path / "s.pt", {"asked": {"dataset": "MNIST", "epochs": 20, "seed": 0}, "training": {}})
+    files.save(tmp_path / "s.pt", {"asked": {"dataset": "MNIST", "epochs": 20, "seed": 0}, "training": {}})
     refused = run(tmp_path, 0, "--resume")
     assert refused.returncode and "start anew without --resume" in refused.stderr

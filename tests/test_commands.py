@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import generate, options
+from diffusion.commands import generate
 from diffusion.errors import UserError
+from diffusion.laboratory import options
 
 SRC = Path(__file__).parents[1] / "src"
 
@@ -175,7 +176,7 @@ def test_malloc_keeps_what_tensors_free():
     code = """
 import resource, sys
 import torch
-from commands.processes import keep_memory
+from diffusion.laboratory.device import keep_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -7,14 +7,14 @@ import pytest
 import torch
 from test_sampler import M, Oracle, S
 
-from commands import options
-from diffusion.config import DDPM, preset
-from diffusion.denoiser import GaussianDenoiser
-from diffusion.experiment import build
-from diffusion.noise import Noise
-from diffusion.process import Gaussian
-from diffusion.sampler import last, sample
-from diffusion.schedule import Rectified
+from diffusion.experiment.build import build
+from diffusion.experiment.config import DDPM, preset
+from diffusion.laboratory import options
+from diffusion.method.denoiser import GaussianDenoiser
+from diffusion.method.noise import Noise
+from diffusion.method.process import Gaussian
+from diffusion.method.sampler import last, sample
+from diffusion.method.schedule import Rectified
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from diffusion.api.generation import trajectory
 from diffusion.errors import UserError
-from diffusion.experiment import find_weights, load_weights
-from diffusion.generation import trajectory
-from diffusion.noise import Noise
+from diffusion.experiment.build import find_weights, load_weights
+from diffusion.method.noise import Noise
 
 T, HIDDEN = 20, (4, 6, 4)
 

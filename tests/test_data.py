@@ -19,8 +19,9 @@ import pytest
 import torch
 from torchvision import datasets
 
-from diffusion import data, fetch
-from diffusion.data import Dataset, batches, load, steps_per_epoch
+from diffusion.data import datasets as data
+from diffusion.data import fetch
+from diffusion.data.datasets import Dataset, batches, load, steps_per_epoch
 from diffusion.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from diffusion.averaging import Averaging
-from diffusion.editing import inpaint, interpolate, invert, noisier, reconstruct, slerp, times_from, vary
 from diffusion.errors import UserError
-from diffusion.noise import Noise
-from diffusion.process import Gaussian
-from diffusion.sampler import heun, last, multistep, sample
-from diffusion.schedule import Cosine, LinearBeta, Rectified
+from diffusion.method.averaging import Averaging
+from diffusion.method.editing import inpaint, interpolate, invert, noisier, reconstruct, slerp, times_from, vary
+from diffusion.method.noise import Noise
+from diffusion.method.process import Gaussian
+from diffusion.method.sampler import heun, last, multistep, sample
+from diffusion.method.schedule import Cosine, LinearBeta, Rectified
 
 M, S = 0.4, 0.3
 SCHEDULES = {"linear": LinearBeta, "cosine": Cosine, "rectified": Rectified}

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import evaluate
+from diffusion.commands import evaluate
 from diffusion.errors import UserError
-from diffusion.extractor import Extractor
-from diffusion.metrics import Reference, coverage, neighbours
+from diffusion.metrics.features import Extractor
+from diffusion.metrics.scores import Reference, coverage, neighbours
 
 ROOT = Path(__file__).parents[1]
 LOOK = lambda images: (images.flatten(1).float() / 255, images.flatten(1).float()[:, :10])

@@ -10,19 +10,19 @@ from oracles import Counting, gaussian, noise
 from test_training import Ranked, run, same
 from torch import nn
 
-from diffusion import checkpoint
-from diffusion.config import Config
-from diffusion.data import Dataset, batches
-from diffusion.denoiser import TARGETS, GaussianDenoiser
+from diffusion import files
+from diffusion.api.generation import answering, conditions, trajectory
+from diffusion.data.datasets import Dataset, batches
 from diffusion.errors import UserError
-from diffusion.experiment import build
-from diffusion.generation import answering, conditions, trajectory
-from diffusion.guidance import Guided
-from diffusion.networks import UNet
-from diffusion.process import Gaussian
-from diffusion.sampler import heun, last, multistep, sample
-from diffusion.schedule import Cosine, LinearBeta, Rectified
-from diffusion.training import Trainer
+from diffusion.experiment.build import build
+from diffusion.experiment.config import Config
+from diffusion.method.denoiser import TARGETS, GaussianDenoiser
+from diffusion.method.guidance import Guided
+from diffusion.method.process import Gaussian
+from diffusion.method.sampler import heun, last, multistep, sample
+from diffusion.method.schedule import Cosine, LinearBeta, Rectified
+from diffusion.networks.unet import UNet
+from diffusion.training.trainer import Trainer
 
 SCHEDULES = {"linear": LinearBeta, "cosine": Cosine, "rectified": Rectified}
 POSSIBLE = [(s, t) for s, t in itertools.product(SCHEDULES, TARGETS) if s == "linear" or t != "eps"]
@@ -374,10 +374,10 @@ def trainer(process, data=None):
 @pytest.mark.parametrize("process", ["gaussian", "averaging"])
 def test_a_training_with_labels_resumes_to_the_bit(tmp_path, process):
     whole, broken = run(trainer(process), 7), run(trainer(process), 4)  # more than two epochs of three steps
-    path = checkpoint.save(tmp_path / "state.pt", broken.state())
+    path = files.save(tmp_path / "state.pt", broken.state())
     resumed = trainer(process)
     resumed.end = None
-    resumed.load_state(checkpoint.load(path))
+    resumed.load_state(files.load(path))
     assert same(run(resumed, 7).state(), whole.state())
     assert not same(broken.state(), whole.state())
     embedding = whole.denoiser.network.label_embed.weight

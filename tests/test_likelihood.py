@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
-from diffusion.averaging import Averaging
-from diffusion.codec import Pixels
 from diffusion.errors import UserError
-from diffusion.likelihood import SPAN, bits_per_dim, dequantise, flow_times, log_likelihood
-from diffusion.noise import Noise
-from diffusion.process import Gaussian
-from diffusion.schedule import Cosine, LinearBeta, Rectified
+from diffusion.method.averaging import Averaging
+from diffusion.method.codec import Pixels
+from diffusion.method.likelihood import SPAN, bits_per_dim, dequantise, flow_times, log_likelihood
+from diffusion.method.noise import Noise
+from diffusion.method.process import Gaussian
+from diffusion.method.schedule import Cosine, LinearBeta, Rectified
 
 M, S = 0.4, 0.3
 SCHEDULES = {"linear": LinearBeta, "cosine": Cosine, "rectified": Rectified}

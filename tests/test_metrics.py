@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, distributed, multiprocessing
 from torch.nn import functional as F
 
-from diffusion import checkpoint, classifier, data, extractor, metrics
+from diffusion import files
+from diffusion.data import datasets as data
 from diffusion.errors import UserError
-from diffusion.extractor import Extractor, as_bytes
-from diffusion.metrics import Reference, agreement, floor, score
+from diffusion.metrics import features as extractor
+from diffusion.metrics import scores as metrics
+from diffusion.metrics.features import Extractor, as_bytes
+from diffusion.metrics.scores import Reference, agreement, floor, score
+from diffusion.networks import classifier
 
 ROOT = Path(__file__).parents[1]
 SHAPE, DIM, CLASSES = (1, 4, 3), 12, 5
@@ -152,7 +156,7 @@ def parts(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     images = pictures(101)
     results = [everything(images[:share] if rank == 0 else images[share:]) for share in (60, 101)]
-    checkpoint.save(folder / f"{rank}.pth", results)
+    files.save(folder / f"{rank}.pth", results)
     distributed.destroy_process_group()
 
 
@@ -160,7 +164,7 @@ def test_two_processes_score_as_one(tmp_path):
     multiprocessing.spawn(parts, (tmp_path,), nprocs=2)
     one = everything(pictures(101))
     assert 0.1 < one[0] < 0.9
-    for two in (result for rank in range(2) for result in checkpoint.load(tmp_path / f"{rank}.pth")):
+    for two in (result for rank in range(2) for result in files.load(tmp_path / f"{rank}.pth")):
         assert two[:6] == pytest.approx(one[:6], rel=1e-6)
         assert two[6:] == one[6:]
 
@@ -223,7 +227,7 @@ def test_a_reference_is_measured_once(tmp_path):
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:100])  # a damaged one is measured again, and mended
     assert torch.equal(Reference.of(flat(), images, tmp_path).sum, first.sum)
-    assert checkpoint.load(path)["kind"] == "reference"
+    assert files.load(path)["kind"] == "reference"
 
 
 def test_a_reference_keeps_some_features_and_shows_its_progress(monkeypatch):
@@ -258,7 +262,7 @@ def test_a_shipped_classifier_is_as_good_as_its_file_says(name, short, least):
     eye = extractor.extractor(short, ROOT / "weights")
     assert agreement(eye, images, labels) == pytest.approx(facts["accuracy"], abs=2e-4)  # other CPUs round otherwise
     assert facts["accuracy"] >= least and facts["n_test"] == len(images)
-    assert path.stat().st_size < 1e6 and eye.sha256 == checkpoint.sha256(path) and eye.dataset == name
+    assert path.stat().st_size < 1e6 and eye.sha256 == files.sha256(path) and eye.dataset == name
 
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
@@ -277,7 +281,7 @@ def test_the_shipped_features_notice_what_the_label_does_not(name):
 
 
 def test_what_is_no_extractor_is_refused_in_one_sentence(tmp_path):
-    other = checkpoint.save(tmp_path / "x.pth", {"kind": "diffusion"})
+    other = files.save(tmp_path / "x.pth", {"kind": "diffusion"})
     absent = str(tmp_path / "none.pth")
     cases = {"minst": "did you mean 'mnist'", str(other): "is not a classifier", absent: "there is no file",
              "mnist": "train-classifier"}  # fmt: skip
@@ -312,7 +316,7 @@ def test_a_file_that_is_not_inception_is_refused_before_it_is_opened(tmp_path):
     with pytest.raises(UserError, match="is not FID's Inception-v3: its sha256"):
         extractor.extractor("inception", tmp_path)  # found there, and checked as well
     with pytest.raises(UserError, match="weight file|could run code"):  # even with the right hash nothing in it is run
-        extractor.from_inception(path, sha256=checkpoint.sha256(path))
+        extractor.from_inception(path, sha256=files.sha256(path))
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(UserError, match="there is no file"):
         extractor.extractor("inception", inception_weights=tmp_path / "none.pth")
@@ -330,7 +334,7 @@ def test_inception_sees_grey_images_as_rgb(tmp_path):
     network = Random("random", ["2048", "logits_unbiased"], nothing)
     path = tmp_path / "random.pth"
     torch.save(network.state_dict(), path)
-    eye = extractor.from_inception(path, sha256=checkpoint.sha256(path)[:8])
+    eye = extractor.from_inception(path, sha256=files.sha256(path)[:8])
     grey = (torch.rand(3, 1, 28, 28) * 255).byte()
     for seen, expected in zip(eye(grey / 255), network(grey.repeat(1, 3, 1, 1))):
         torch.testing.assert_close(seen, expected, rtol=1e-3, atol=0)  # the features of random weights are tiny

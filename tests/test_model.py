@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from diffusion import configure, load
-from diffusion.data import load as load_data
+from diffusion.api.generation import samples, trajectory
+from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
-from diffusion.generation import samples, trajectory
-from diffusion.noise import Noise
+from diffusion.method.noise import Noise
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffusion.denoiser import Denoiser
-from diffusion.networks import CNN, SELU, Attention, UNet
+from diffusion.method.denoiser import Denoiser
+from diffusion.networks.unet import CNN, SELU, Attention, UNet
 
 
 def test_selu_and_its_gradient_are_torchs():
@@ -59,7 +59,7 @@ def test_the_unet_is_the_same_function_in_any_layout_and_float64():
 
 @pytest.mark.parametrize("units", [False, True])
 def test_bf16_is_used_only_where_the_processor_has_it(monkeypatch, units):
-    monkeypatch.setattr("diffusion.denoiser.computes_bf16", lambda device: units)
+    monkeypatch.setattr("diffusion.method.denoiser.computes_bf16", lambda device: units)
     torch.manual_seed(0)
     network, x, t = CNN((1, 8, 8), (4, 4)), torch.randn(3, 1, 8, 8), torch.rand(3)
     answer, exact = Denoiser(network, precision="bf16")(x, t), Denoiser(network, precision="fp32")(x, t)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from diffusion.noise import Noise
+from diffusion.method.noise import Noise
 
 LIKE = torch.empty(2000, 1, 5, 5)
 

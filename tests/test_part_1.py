@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 import part_1
-from commands import options
-from commands.stopping import Stopped, stoppable
-from diffusion import checkpoint
+from diffusion import files
+from diffusion.laboratory import options
+from diffusion.laboratory.stopping import Stopped, stoppable
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--eval-samples", "16", "--eval-seeds", "2", "--steps", "2", "--data-root", str(ROOT / "data")]
@@ -44,7 +44,7 @@ def finished(tmp_path_factory):
 
 
 def state(out, name="DDPM_light"):
-    return checkpoint.load(out / "runs" / name / "state.pt")
+    return files.load(out / "runs" / name / "state.pt")
 
 
 def same_training(a, b):

@@ -11,14 +11,14 @@ import torch
 
 import part_2
 import training_grounds
-from commands import options
-from diffusion import checkpoint
-from diffusion.averaging import Averaging, line_order
-from diffusion.config import COLD
-from diffusion.experiment import build, load_weights
-from diffusion.mixture import Mixture
-from diffusion.networks import UNet
-from diffusion.noise import Noise
+from diffusion import files
+from diffusion.experiment.build import build, load_weights
+from diffusion.experiment.config import COLD
+from diffusion.laboratory import options
+from diffusion.method.averaging import Averaging, line_order
+from diffusion.method.mixture import Mixture
+from diffusion.method.noise import Noise
+from diffusion.networks.unet import UNet
 
 ROOT = Path(__file__).parents[1]
 DATA = ["--data-root", str(ROOT / "data")]
@@ -154,7 +154,7 @@ def test_the_courseworks_cold_state_dicts_load_and_restore(tmp_path, axis, key, 
     loaded = load_weights(path)
     assert loaded.about["epoch"] == 80 and loaded.config.axis == axis and loaded.config.timesteps == groups
 
-    from diffusion.generation import trajectory
+    from diffusion.api.generation import trajectory
 
     images = torch.rand(2, 1, 28, 28)
     blur = lambda x, t: naive(x, torch.full((2,), t / groups), axis, order)
@@ -187,7 +187,7 @@ def test_a_number_of_groups_that_does_not_divide_the_lines_is_refused():
 
 
 def test_a_resumed_cold_run_keeps_its_order_and_prior(finished):
-    state = checkpoint.load(finished[0] / "runs/custom_row_default_7/state.pt")
+    state = files.load(finished[0] / "runs/custom_row_default_7/state.pt")
     process = Averaging("row", line_order("random", 28, 0).reshape(7, 4))
     assert torch.equal(state["process"]["rank"], process.rank)
     assert state["process"]["averages.weights"].sum().item() == pytest.approx(1, abs=1e-4)

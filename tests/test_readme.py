@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from diffusion.coursework import NAME
-from diffusion.experiment import load_weights
+from diffusion.experiment.build import load_weights
+from diffusion.experiment.coursework import NAME
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.config import COLD, DDPM, Config
 from diffusion.errors import UserError
-from diffusion.recipe import PRESETS, SETTINGS, Looks, Plan, Recipe, read, recipe
+from diffusion.experiment.config import COLD, DDPM, Config
+from diffusion.experiment.recipe import PRESETS, SETTINGS, Looks, Plan, Recipe, read, recipe
 
 
 def written(folder, text, name="mine.yaml"):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion.denoiser import TARGETS, GaussianDenoiser
 from diffusion.errors import UserError
-from diffusion.noise import Noise
-from diffusion.process import Gaussian, Process
-from diffusion.sampler import last, sample
-from diffusion.schedule import Cosine, LinearBeta, Rectified
+from diffusion.method.denoiser import TARGETS, GaussianDenoiser
+from diffusion.method.noise import Noise
+from diffusion.method.process import Gaussian, Process
+from diffusion.method.sampler import last, sample
+from diffusion.method.schedule import Cosine, LinearBeta, Rectified
 
 M, S, N = 0.4, 0.3, 4096
 SCHEDULES = {"linear": LinearBeta, "cosine": Cosine, "rectified": Rectified}

@@ -6,13 +6,13 @@ import pytest
 import torch
 from oracles import Counting, Impulses, M, S, flow, gaussian, law, log_snr_times, noise
 
-from diffusion.config import Config
-from diffusion.denoiser import Clipped
-from diffusion.experiment import build
-from diffusion.generation import SAMPLERS, sampling
-from diffusion.process import Gaussian
-from diffusion.sampler import heun, last, multistep, sample
-from diffusion.schedule import Cosine, LinearBeta, Rectified
+from diffusion.api.generation import SAMPLERS, sampling
+from diffusion.experiment.build import build
+from diffusion.experiment.config import Config
+from diffusion.method.denoiser import Clipped
+from diffusion.method.process import Gaussian
+from diffusion.method.sampler import heun, last, multistep, sample
+from diffusion.method.schedule import Cosine, LinearBeta, Rectified
 
 SCHEDULES = {"linear": LinearBeta, "cosine": Cosine, "rectified": Rectified}
 # For orders: a table of betas so fine that its times can stand at equal distances of log-SNR.
@@ -238,9 +238,9 @@ def test_the_karras_grid_begins_with_the_noise_that_a_short_table_has(T, monkeyp
     schedule = LinearBeta(T)
     process = Gaussian(schedule, 0.0)
     ours, start = process.times(20, "karras"), (-process.log_snr(torch.ones(()))).exp().item()
-    monkeypatch.setattr("diffusion.process.KARRAS", (0.01, start))
+    monkeypatch.setattr("diffusion.method.process.KARRAS", (0.01, start))
     assert torch.equal(process.times(20, "karras"), ours)
-    monkeypatch.setattr("diffusion.process.min", lambda high, _: 80.0, raising=False)
+    monkeypatch.setattr("diffusion.method.process.min", lambda high, _: 80.0, raising=False)
     assert error(multistep, schedule, ours) < 0.5 * error(multistep, schedule, process.times(20, "karras"))
 
 

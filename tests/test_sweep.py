@@ -17,9 +17,10 @@ from matplotlib import pyplot as plt
 from optuna.trial import TrialState
 from PIL import Image
 
-from commands import options, sweep, trials
-from diffusion import checkpoint, figures
+from diffusion import figures, files
+from diffusion.commands import sweep
 from diffusion.errors import Failure
+from diffusion.laboratory import options, trials
 
 ROOT = Path(__file__).parents[1]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -176,7 +177,7 @@ def test_kill_9_costs_a_worker_only_its_own_trial(tmp_path):
     worker = start(*words)
     while worker.poll() is None and not (second / "weights_0.pth").exists():
         time.sleep(0.01)
-    losses = lambda: len(checkpoint.load(second / "state.pt")["trainer"]["losses"])
+    losses = lambda: len(files.load(second / "state.pt")["trainer"]["losses"])
     while worker.poll() is None and not losses():
         time.sleep(0.01)
     worker.send_signal(signal.SIGKILL)

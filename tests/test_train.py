@@ -16,12 +16,15 @@ from accelerate import Accelerator
 from PIL import Image
 from test_training import digits, same
 
-from commands import laboratory, options, train
-from diffusion import checkpoint, generation
-from diffusion.config import Config
-from diffusion.experiment import build, load_weights
-from diffusion.recipe import read
-from diffusion.training import Trainer
+from diffusion import files
+from diffusion.api import generation
+from diffusion.commands import train
+from diffusion.experiment.build import build, load_weights
+from diffusion.experiment.config import Config
+from diffusion.experiment.recipe import read
+from diffusion.laboratory import options
+from diffusion.laboratory import run as laboratory
+from diffusion.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -61,7 +64,7 @@ def is_lock(path):
 
 
 def state(out, name="unet_fast"):
-    return checkpoint.load(out / "runs" / name / "state.pt")
+    return files.load(out / "runs" / name / "state.pt")
 
 
 def metrics(out, name="unet_fast"):
@@ -265,7 +268,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, here, capsys):
 def test_trained_weights_without_a_state_are_kept_and_one_of_another_kind_is_refused(finished, tmp_path, here, capsys):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     folder = tmp_path / "runs/unet_fast"
-    checkpoint.save(folder / "state.pt", {"trainer": 1})
+    files.save(folder / "state.pt", {"trainer": 1})
     here(*TINY, *QUICK, *EIGHT, "--out", tmp_path, "--resume", code=2)
     assert "not one of this run" in capsys.readouterr().err
     (folder / "state.pt").unlink()
@@ -428,6 +431,6 @@ def test_the_planned_end_survives_a_resume(tmp_path):
     expected = rates(whole, 10)
     begun = rates(broken, 6)
     resumed = trainer(warmup=3, decay=0.5)
-    resumed.load_state(checkpoint.load(checkpoint.save(tmp_path / "state.pt", broken.state())))
+    resumed.load_state(files.load(files.save(tmp_path / "state.pt", broken.state())))
     assert resumed.end == 10 and begun + rates(resumed, 10) == expected
     assert same(resumed.state(), whole.state())

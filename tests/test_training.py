@@ -9,11 +9,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffusion import checkpoint
-from diffusion.config import GUIDED, Config
-from diffusion.data import Dataset
-from diffusion.experiment import build
-from diffusion.training import Diverged, Trainer
+from diffusion import files
+from diffusion.data.datasets import Dataset
+from diffusion.experiment.build import build
+from diffusion.experiment.config import GUIDED, Config
+from diffusion.training.trainer import Diverged, Trainer
 
 CONFIG = Config(hidden=(4, 4), timesteps=10, batch_size=16, lr=1e-3)
 
@@ -49,13 +49,13 @@ def same(a, b):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_resumed_run_is_the_unbroken_run_to_the_bit(tmp_path, monkeypatch, precision):
-    monkeypatch.setattr("diffusion.denoiser.computes_bf16", lambda device: True)  # if only by emulation
+    monkeypatch.setattr("diffusion.method.denoiser.computes_bf16", lambda device: True)  # if only by emulation
     config = CONFIG.replace(precision=precision)
     whole = run(trainer(config), 15)  # two and a half epochs of six steps
     broken = run(trainer(config), 7)
-    path = checkpoint.save(tmp_path / "state.pt", broken.state())
+    path = files.save(tmp_path / "state.pt", broken.state())
     resumed = trainer(config)
-    resumed.load_state(checkpoint.load(path))
+    resumed.load_state(files.load(path))
     assert same(run(resumed, 15).state(), whole.state())
     assert not same(broken.state(), whole.state())
 

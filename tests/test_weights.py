@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import laboratory, weights
-from commands.catalogue import catalogue
-from diffusion import checkpoint, data
-from diffusion.config import COLD, DDPM
-from diffusion.experiment import load_weights
-from diffusion.extractor import extractor_for
-from diffusion.generation import trajectory
-from diffusion.metrics import Reference, score
+from diffusion import files
+from diffusion.api.generation import trajectory
+from diffusion.commands import weights
+from diffusion.data import datasets as data
+from diffusion.experiment.build import load_weights
+from diffusion.experiment.config import COLD, DDPM
+from diffusion.laboratory import run as laboratory
+from diffusion.laboratory.catalogue import catalogue
+from diffusion.metrics.features import extractor_for
+from diffusion.metrics.scores import Reference, score
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "weights"
@@ -41,7 +43,7 @@ def test_the_page_about_the_weights_is_what_the_files_say():
 
 def test_every_shipped_file_is_one_that_the_command_makes():
     assert {path.name for path in SHIPPED} <= {
-        file for each in weights.FAMILIES.values() for file in weights.files(each)
+        file for each in weights.FAMILIES.values() for file in weights.file_names(each)
     }
 
 
@@ -79,14 +81,14 @@ def test_the_command_trains_scores_stores_and_does_nothing_twice(few, capsys):
     assert (folder / "runs/DDPM_testing/state.pt").read_bytes() == state  # nothing was trained
     assert (folder / "w/README.md").read_text() == catalogue(folder / "w")
 
-    checkpoint.save(again, checkpoint.load(again) | {"about": {"epoch": 1, "step": 4, "holds": "ema", "scores": {}}})
+    files.save(again, files.load(again) | {"about": {"epoch": 1, "step": 4, "holds": "ema", "scores": {}}})
     make("--only", "tiny", "tiny_row", "--rescore")
     scores = lambda content: content["about"]["scores"]
-    assert scores(checkpoint.load(again)) == scores(torch.load(io.BytesIO(first[names[1]]), weights_only=True))
+    assert scores(files.load(again)) == scores(torch.load(io.BytesIO(first[names[1]]), weights_only=True))
     for name in set(names) - {again.name}:
         assert (folder / "w" / name).read_bytes() == first[name]
 
-    kept, run = (checkpoint.load(folder / part / names[2]) for part in ("w", "runs/DDPM_testing"))
+    kept, run = (files.load(folder / part / names[2]) for part in ("w", "runs/DDPM_testing"))
     assert all(value.dtype == torch.float16 for value in kept["network"].values())
     for name, value in load_weights(again.with_name(names[2])).denoiser.network.state_dict().items():
         assert torch.equal(value, run["network"][name].half().float())

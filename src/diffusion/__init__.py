@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 # What a newcomer needs, imported when it is asked for: `python src --help` does not wait for torch.
-DOORS = {"load": "model", "configure": "model", "Model": "model", "Config": "config"}
+DOORS = {"load": "api.model", "configure": "api.model", "Model": "api.model", "Config": "experiment.config"}
 
 
 def __getattr__(name: str) -> Any:

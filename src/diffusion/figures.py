@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from diffusion.checkpoint import write_atomically
+from diffusion.files import write_atomically
 
 
 def grid(images: Tensor, path: Path, columns: int = 4, scale: int = 4) -> Path:

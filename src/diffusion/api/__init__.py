@@ -1,0 +1,1 @@
+"""The library for people: a model to sample from, to look into, to edit with. Imports experiment, metrics and below."""

@@ -1,0 +1,99 @@
+"""Train the small classifier that the metrics look through.
+
+python src train-classifier                        24 epochs of MNIST; some minutes on a laptop
+python src train-classifier --dataset FashionMNIST --resume     go on after Ctrl-C or a kill
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from diffusion import files
+from diffusion.data.datasets import DATASETS, batches, load, steps_per_epoch
+from diffusion.errors import UserError
+from diffusion.laboratory.device import open_device
+from diffusion.laboratory.options import Parser, directory, number, one_of
+from diffusion.laboratory.stopping import Stopped, on_stop, stoppable
+from diffusion.networks import classifier
+from diffusion.networks.classifier import Classifier, Training
+from diffusion.precision import computes_bf16
+
+MIRRORED = ("FashionMNIST", "CIFAR10")  # things look the same from both sides; letters and digits do not
+BATCH_SIZE = 256
+
+
+def parser() -> Parser:
+    p = Parser(prog="python src train-classifier", description=__doc__)
+    p.add_argument("--dataset", type=one_of("dataset", DATASETS), default="MNIST", help="what it learns")
+    p.add_argument("--epochs", type=number(int, 1), default=24, help="passes over the training split")
+    p.add_argument("--seed", type=number(int, 0), default=0, help="of weights, order and augmentation")
+    p.add_argument("--resume", action="store_true", help="continue from the last saved state")
+    p.add_argument("--save-every", type=number(float, 0), default=60, help="seconds between saves")
+    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
+    p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto",
+                   help="auto is the GPU if there is one")  # fmt: skip
+    p.add_argument("--out", type=Path, help="the file to write (default: weights/classifier_{dataset}.pth)")
+    p.add_argument("--state", type=Path, help="where its state is kept (default: runs/classifier_{dataset}/state.pt)")
+    return p
+
+
+@stoppable
+def main(argv: list[str] | None = None) -> None:
+    # --- Setup ---
+    args = parser().parse_args(argv)
+    out = args.out or Path(f"weights/classifier_{args.dataset}.pth")
+    state = args.state or Path(f"runs/classifier_{args.dataset}/state.pt")
+    device = open_device(args.device)
+    data, test = (load(args.dataset, split, args.data_root, device) for split in ("train", "test"))
+    torch.manual_seed(args.seed)
+    network = Classifier(data.images.shape[1:], len(data.classes)).to(device)
+    steps, flip = args.epochs * steps_per_epoch(data, BATCH_SIZE), args.dataset in MIRRORED
+    training = Training(network, steps, args.seed, flip=flip, bf16=computes_bf16(device))
+    asked = {"dataset": args.dataset, "epochs": args.epochs, "seed": args.seed}
+    if args.resume and state.exists():
+        take_up(training, state, asked)
+    elif state.exists():
+        print(f"the state of an earlier training is kept in {files.put_aside(state)}")
+    save = lambda: files.save(state, {"asked": asked, "training": training.state()})
+    save()  # a bad disk shows at once
+
+    # --- Train ---
+    signals: list[int] = []
+    on_stop(signals.append)
+    saved = time.monotonic()
+    with tqdm(total=steps, initial=training.step, unit="step") as bar:
+        for loss in training.train(batches(data, BATCH_SIZE, args.seed, training.step)):
+            bar.update()
+            if training.step % 50 == 0:
+                bar.set_postfix(loss=f"{loss.item():.4f}")
+            if signals or time.monotonic() - saved >= args.save_every:
+                save()
+                saved = time.monotonic()
+            if signals:
+                raise Stopped(signals[0])
+    save()
+
+    # --- Report ---
+    ema = training.ema
+    ema.load_state_dict(classifier.half(ema))  # what is measured is what the file will hold
+    right = classifier.accuracy(ema, test.images, test.labels)
+    facts = {"dataset": args.dataset, "accuracy": right, "n_test": len(test), "seed": args.seed, "epochs": args.epochs}
+    classifier.save(out, ema, **facts)
+    print(f"test accuracy {right:.2%} of {len(test):,} images after {args.epochs} epochs")
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(out)})")
+
+
+def take_up(training: Training, path: Path, asked: dict) -> None:
+    """Continue a saved training; UserError if it is that of another one."""
+    content = files.load(path)
+    begun = content.get("asked", {}) if isinstance(content, dict) else {}
+    for key, value in asked.items():
+        if begun.get(key) != value:
+            raise UserError(f"the training in {str(path)!r} was begun with {key} {begun.get(key)}, not {value}: "
+                            "say the same, or start anew without --resume")  # fmt: skip
+    try:
+        training.load_state(content["training"])
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise UserError(f"{str(path)!r} is not of this version: start anew without --resume") from None

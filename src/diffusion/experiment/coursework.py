@@ -1,0 +1,61 @@
+"""The coursework's own weight files: bare state dicts that say little, their names the rest.
+
+ddpm_mnist_{epoch}_{preset}.pth     custom_mnist_{epoch}_{axis}_{preset}.pth
+"""
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from diffusion.errors import UserError
+from diffusion.experiment.config import COLD, DDPM, Config, preset
+from diffusion.method.averaging import rank_of
+
+NAME = re.compile(r"(?:ddpm_mnist_(?P<e1>\d+)|custom_mnist_(?P<e2>\d+)_(?P<axis>row|col))_(?P<preset>\w+)")
+ORDERS = {"row": "rows_t", "col": "cols_t"}  # axis -> where the file keeps the order of its lines
+
+
+def run_names(config: Config) -> tuple[str, str]:
+    """The coursework's name for the run of a preset, and for its weight files by {dataset} and {epoch}."""
+    if config.process == "averaging":
+        name = f"{config.axis}_{config.preset}"
+        return f"custom_{name}", f"custom_{{dataset}}_{{epoch}}_{name}.pth"
+    return f"DDPM_{config.preset}", f"ddpm_{{dataset}}_{{epoch}}_{config.preset}.pth"
+
+
+def is_coursework(content: object) -> bool:
+    """Whether a loaded file is a bare state dict of the coursework."""
+    return isinstance(content, dict) and "gt.frequencies" in content
+
+
+def read(content: dict[str, Tensor], stem: str) -> dict[str, Any]:
+    """The same as one of our files would hold it; `stem` is the file's name without .pth.
+
+    Widths, T and the order of the lines are read off the tensors; the activation is not in them, so the name must tell
+    the preset. UserError if it does not, or if name and content are of different kinds.
+    """
+    match = NAME.fullmatch(stem)
+    if not match:
+        raise UserError(f"{stem!r} holds the coursework's bare weights, which do not say their activation: "
+                        "name it ddpm_mnist_EPOCH_PRESET.pth or custom_mnist_EPOCH_AXIS_PRESET.pth")  # fmt: skip
+    axis = match["axis"]
+    needed = ORDERS[axis] if axis else "alpha_t"
+    if needed not in content:
+        raise UserError(f"{stem!r} is not what its name says: it has no {needed!r}")
+    network = {key.removeprefix("gt."): value for key, value in content.items() if key.startswith("gt.")}
+    convolutions = sorted(key for key in network if re.fullmatch(r"blocks\.\d\.net\.0\.weight", key))
+    hidden = tuple(len(network[key]) for key in convolutions)
+    if axis:
+        order = content[ORDERS[axis]].long()
+        order = order.reshape(len(order), -1)  # (T, lines per group)
+        config = preset(COLD, match["preset"]).replace(axis=axis, hidden=hidden, timesteps=len(order), noise=0.0)
+        process = {"rank": rank_of(order)}
+    else:
+        config = preset(DDPM, match["preset"]).replace(
+            hidden=hidden, timesteps=len(content["alpha_t"]) - 1, variance="beta"
+        )
+        process = {}
+    about = {"epoch": int(match["e1"] or match["e2"]), "holds": "raw", "scores": {}}
+    return {"config": asdict(config), "network": network, "process": process, "about": about}

@@ -1,0 +1,1 @@
+"""The mathematics: processes, denoisers, samplers, what is done with them. Imports errors, precision, files alone."""

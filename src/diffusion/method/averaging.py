@@ -1,0 +1,110 @@
+"""Cold diffusion by averaging: rows or columns of an image are replaced by their mean, a group of lines at a time."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import UserError, unknown, whole
+from diffusion.method.mixture import Mixture
+from diffusion.method.process import Draw, Process, column
+
+COMPONENTS = 64  # at most, of the mixture that prior draws from
+ORDERS = ("random", "inside-out", "outside-in")
+
+
+def line_order(name: str, lines: int, seed: int = 0) -> Tensor:
+    """The (lines,) line numbers in the order in which they are averaged."""
+    if name not in ORDERS:
+        raise unknown("order", name, ORDERS)
+    if name == "random":
+        return torch.randperm(lines, generator=torch.Generator().manual_seed(seed))
+    distance = (torch.arange(lines) - (lines - 1) / 2).abs()
+    return distance.argsort(descending=name == "outside-in", stable=True)
+
+
+def rank_of(order: Tensor) -> Tensor:
+    """For an order (T, lines per group) of line numbers, the step (1 … T) at which each line is averaged."""
+    rank = torch.empty(order.numel(), dtype=torch.long)
+    rank[order.flatten()] = torch.arange(order.numel()) // order.shape[1] + 1
+    return rank
+
+
+class Averaging(Process):
+    """At t = k/T the first k groups of an order are averaged, each to one number: the joint mean of all its lines.
+
+    `order` (T, lines per group) holds line numbers; `axis` says whether lines are rows or columns. With `noise` > 0,
+    every degraded image also carries Gaussian noise of that standard deviation, which the step draws afresh by `eta`;
+    the averages themselves stay free of it. `pinned` tells the step to hold on to them.
+    """
+
+    def __init__(
+        self, axis: str, order: Tensor, noise: float = 0.0, eta: float = 0.0, pinned: bool = False, channels: int = 1
+    ):
+        super().__init__()
+        self.timesteps, self.noise, self.eta, self.pinned = len(order), noise, eta, pinned
+        self.along = {"row": -1, "col": -2}[axis]  # the dimension of an image that a line runs along
+        self.register_buffer("rank", rank_of(order))  # (lines,) the step at which each line is averaged
+        self.averages = Mixture(COMPONENTS, channels * len(order))  # of the T numbers a channel that are left at t = 1
+
+    def means(self, x: Tensor) -> Tensor:
+        """The joint mean of each line's group: (B, C, H, 1) for rows, (B, C, 1, W) for columns."""
+        together = (self.rank[:, None] == self.rank).to(x.dtype)  # (lines, lines)
+        return (x.mean(self.along) @ (together / together.sum(1))).unsqueeze(self.along)
+
+    def blurred(self, x_0: Tensor, t: Tensor) -> Tensor:
+        """D(x_0, t) without noise."""
+        step = column((t * self.timesteps).round(), x_0)
+        shape = [1, 1, 1, 1]
+        shape[-1 if self.along == -2 else -2] = -1
+        return torch.where(self.rank.view(shape) <= step, self.means(x_0), x_0)
+
+    def noisy(self, x_t: Tensor, noise: Draw, scale: float = 1.0) -> Tensor:
+        """x_t with `scale` times its noise, of which the average of every group is free."""
+        if not self.noise * scale:
+            return x_t
+        z = noise(x_t)
+        return x_t + scale * self.noise * (z - self.means(z))
+
+    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        return self.noisy(self.blurred(x_0, t), noise)
+
+    def fit(self, x_0: Tensor, progress: Callable = iter) -> None:
+        """Learn from training images (N, C, H, W) what fully averaged ones look like, for `prior`."""
+        self.averages.fit(self.means(x_0).squeeze(self.along)[:, :, self.firsts].flatten(1), progress=progress)
+
+    def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        if not self.averages.fitted:
+            raise UserError("these weights do not say what averaged images look like: start from test images instead")
+        values = self.averages.draw(like, noise).reshape(len(like), like.shape[1], -1)  # (B, C, T)
+        x_1 = values[:, :, self.rank - 1].unsqueeze(self.along).expand_as(like)
+        return self.noisy(x_1, noise)
+
+    def times(self, steps: int) -> Tensor:
+        """As of every process; more `steps` than groups come to every time between 1 and 0 evenly often.
+
+        There is something to gain where the step is random (eta > 0): each visit begins from a better answer, as in
+        the resampling of Lugmayr et al. (2022). It is refused where nothing would change.
+        """
+        steps, between = whole("steps", steps, 1), self.timesteps - 1
+        if steps <= self.timesteps or not self.eta or not between:
+            return super().times(steps)
+        visits = between - torch.arange(steps - 1) * between // (steps - 1)  # (steps - 1,) from T - 1 down to 1
+        return torch.cat([torch.tensor([self.timesteps]), visits, torch.tensor([0])]).double() / self.timesteps
+
+    @property
+    def firsts(self) -> Tensor:
+        """One line of each group, (T,): its mean stands for the group's."""
+        return (self.rank == torch.arange(1, self.timesteps + 1, device=self.rank.device)[:, None]).float().argmax(1)
+
+    def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """Bansal et al. (2022): eta 0 is Algorithm 2, which keeps x_t - D(x_0, t); eta 1 is Algorithm 1, without that.
+
+        So Algorithm 2 holds on to the averages and to every line it ever filled in, right or wrong; Algorithm 1 lets
+        go of both. `pinned`, it fills in all lines anew but holds on to the averages, the one thing that is known: x_0
+        is moved to have them, a projection on what was observed, as in Wang et al. (2023).
+        """
+        if self.pinned and s > 0:  # not the last answer: to shift it would tint what is black
+            x_0 = x_0 + self.means(x_t) - self.means(x_0)
+        x_s = self.blurred(x_0, s) + (1 - self.eta**2) ** 0.5 * (x_t - self.blurred(x_0, t))
+        return self.noisy(x_s, noise, self.eta) if s > 0 else x_s

@@ -1,0 +1,132 @@
+"""Processes: how an image is degraded, what a fully degraded one looks like, and one step back. Time t in [0, 1]."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.errors import whole
+from diffusion.method.noise import Noise
+
+KARRAS = (0.01, 80.0)  # sigma / alpha at the last and at the first step of that grid
+
+Draw = Callable[[Tensor], Tensor]  # gives standard normal numbers of the shape of its argument
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Per-sample numbers (B,) or a scalar (), shaped to multiply `like` (B, C, H, W)."""
+    return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1)) if values.dim() else values
+
+
+class Process(nn.Module):
+    """The contract, and the step that serves every deterministic degradation."""
+
+    timesteps: int | None = None  # T of a discrete process, None for continuous time
+
+    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """x_t for images x_0 (B, C, H, W) at times t, (B,) or ()."""
+        raise NotImplementedError
+
+    def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """A draw of x_1, of the shape of `like`, without any x_0."""
+        raise NotImplementedError
+
+    def fit(self, x_0: Tensor, progress: Callable = iter) -> None:
+        """Learn what `prior` needs from training images (N, C, H, W); most processes need nothing."""
+
+    def draw_time(self, noise: Noise) -> Tensor:
+        """Training times (B,), float32: t = 1 as often as any other since sampling starts there, never 0."""
+        u = noise.uniform()
+        return u if self.timesteps is None else (u * self.timesteps).ceil() / self.timesteps
+
+    def times(self, steps: int) -> Tensor:
+        """The (steps + 1,) float64 times of a sampler, from 1 down to 0; of a discrete process, multiples of 1/T."""
+        steps = whole("steps", steps, 1, self.timesteps)
+        t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        return t if self.timesteps is None else (t * self.timesteps).round() / self.timesteps
+
+    def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """From t down to s < t, given an estimate of x_0. Bansal et al. (2022), Algorithm 2."""
+        return x_t - self.degrade(x_0, t) + self.degrade(x_0, s)
+
+
+class Gaussian(Process):
+    """x_t = alpha x_0 + sigma eps. `eta` 0 is DDIM, 1 is DDPM's ancestral step with the `variance` it adds."""
+
+    def __init__(
+        self, schedule: nn.Module, eta: float = 1.0, variance: str = "posterior", training_times: str = "uniform"
+    ):
+        super().__init__()
+        self.schedule, self.eta, self.variance, self.training_times = schedule, eta, variance, training_times
+        self.timesteps = schedule.timesteps
+
+    def draw_time(self, noise: Noise) -> Tensor:
+        """As of every process, or logit-normal (Esser et al., 2024): more of the middle, where the work is done.
+
+        One time in ten stays uniform, for a logit-normal hardly ever comes near t = 1, where sampling starts.
+        """
+        t = super().draw_time(noise)
+        if self.training_times == "uniform":
+            return t
+        middle = noise(t[:, None])[:, 0].sigmoid()
+        if self.timesteps:
+            middle = (middle * self.timesteps).ceil() / self.timesteps
+        return torch.where(noise.uniform() < 0.1, t, middle)
+
+    def times(self, steps: int, grid: str = "uniform") -> Tensor:
+        """As of every process, evenly; or for "karras" evenly in (sigma / alpha)^(1/7), Karras et al. (2022), eq. 5.
+
+        That puts more steps where little noise is left, and takes large ones where there is nothing to see yet. It
+        begins where the schedule does, if that has less noise than KARRAS.
+        """
+        even = super().times(steps)
+        if grid == "uniform" or steps < 3:
+            return even
+        high = min(KARRAS[1], (-self.log_snr(even[0])).exp().item())
+        ratio = torch.linspace(high ** (1 / 7), KARRAS[0] ** (1 / 7), steps, dtype=torch.float64) ** 7
+        t = torch.cat([even[:1], self.time_at(-ratio[1:].log()), even[-1:]])
+        if not self.timesteps:
+            return t
+        rank = torch.arange(steps, -1, -1, dtype=torch.float64)  # of a table, each step at least 1/T
+        free = (t * self.timesteps).round() - rank
+        free = free.flip(0).cummax(0).values.flip(0).clamp(0, self.timesteps - steps)
+        return (free + rank) / self.timesteps
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha / sigma), float64: from -inf where nothing of x_0 is left to inf where there is no noise."""
+        alpha, sigma = self.schedule(t)
+        return alpha.log() - sigma.log()
+
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        """The times (N,) float64 at which log(alpha / sigma) is what is asked for; of a table, the nearest after 0."""
+        log_snr = log_snr.double()
+        if self.timesteps:
+            table = torch.arange(1, self.timesteps + 1, dtype=torch.float64, device=log_snr.device) / self.timesteps
+            known = self.log_snr(table).to(log_snr.device)  # a schedule's table may lie on another device
+            return table[(known - log_snr[:, None]).abs().argmin(1)]
+        below, above = torch.zeros_like(log_snr), torch.ones_like(log_snr)
+        for _ in range(60):  # bisection: any schedule can be asked what it is, none where it is so
+            middle = (below + above) / 2
+            early = self.log_snr(middle) > log_snr
+            below, above = middle.where(early, below), above.where(early, middle)
+        return below
+
+    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        alpha, sigma = self.schedule(t)
+        return column(alpha, x_0) * x_0 + column(sigma, x_0) * noise(x_0)
+
+    def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        return noise(like)
+
+    def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+        """Song et al. (2021), equation 12; with variance "beta", the fresh noise of Ho et al. (2020), section 3.2."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule(t), self.schedule(s)
+        beta = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).clamp(min=0)  # variance of x_t given x_s
+        posterior = self.eta**2 * beta * sigma_s**2 / sigma_t**2  # variance of x_s given x_t and x_0
+        kept = (sigma_s**2 - posterior).clamp(min=0).sqrt()
+        eps = (x_t - alpha_t * x_0) / sigma_t
+        x_s = alpha_s * x_0 + kept * eps
+        if self.eta == 0 or s == 0:  # nothing random, or the last step: its noise would only blur the result
+            return x_s
+        fresh = {"posterior": posterior.sqrt(), "beta": self.eta * beta.sqrt()}[self.variance]
+        return x_s + fresh * noise(x_t)

@@ -1,0 +1,240 @@
+"""Honest scores of generated images: FID, inception score and KID, with what they were measured through and against."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, distributed, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from diffusion import files
+from diffusion.errors import UserError
+from diffusion.metrics.features import Extractor, Progress, as_bytes
+
+KEPT = 10_000  # real images whose features are kept one by one, for the KID
+SPLITS = 10  # parts of the inception score
+SUBSETS, SUBSET_SIZE = 100, 1000  # draws of the KID, and images in each
+
+
+class Scores(NamedTuple):
+    """What `score` measured, and with what. The deviations are over parts of the images, not over seeds."""
+
+    fid: float  # Fréchet distance of the features, >= 0 (Heusel et al., 2017)
+    inception_score: float  # mean over the parts (Salimans et al., 2016)
+    inception_score_sd: float
+    kid: float  # mean over the draws (Bińkowski et al., 2018); unbiased, so that it may be a little below 0
+    kid_sd: float
+    n: int  # images measured, over all processes
+    n_reference: int  # real images they were compared with
+    extractor: str  # its name
+    sha256: str  # of its weights' file
+    warning: str  # a sentence if the FID has too few images to be trusted, otherwise empty
+
+    def __str__(self) -> str:
+        return (
+            f"FID {self.fid:.3f}, IS {self.inception_score:.2f} ± {self.inception_score_sd:.2f}, "
+            f"KID {self.kid:.5f} ± {self.kid_sd:.5f} ({self.n:,} images against {self.n_reference:,} real, "
+            f"{self.extractor}, sha256 {self.sha256[:8]}){self.warning and f'; {self.warning}'}"
+        )
+
+
+class Given(nn.Module):
+    """Stands where torchmetrics expects a network: what comes in are its features already, computed once for all."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.num_features = dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+# --- The real images ---
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What real images look like to an extractor; `of` makes one."""
+
+    extractor: Extractor
+    n: int
+    sum: Tensor  # (D,) float64, of all features f
+    outer: Tensor  # (D, D) float64, of all f fᵀ
+    features: Tensor  # (at most KEPT, D) of images drawn from all
+
+    @classmethod
+    def of(
+        cls, extractor: Extractor, images: Tensor, cache: str | Path | None = None, progress: Progress = iter
+    ) -> Self:
+        """Of real images (N, C, H, W), N >= 2, uint8 or in [0, 1]; kept in the folder `cache` for the next time."""
+        images = as_bytes(images)
+        if len(images) < 2:
+            raise UserError(f"a reference needs at least 2 real images, not {len(images)}")
+        digest = hashlib.sha256(f"{extractor.sha256} {tuple(images.shape)} {KEPT}".encode())
+        digest.update(images.cpu().contiguous().numpy().data)
+        path = cache and Path(cache) / f"reference_{digest.hexdigest()[:24]}.pth"
+        known = path and _read(path)
+        if not known:
+            known = _measure(extractor, images, progress)
+            if path:
+                files.save(path, {"kind": "reference", **known})
+        return cls(extractor, **known)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The content of a cached reference; None if it is absent or damaged."""
+    try:
+        content = files.load(path)
+    except UserError:
+        return None
+    return content if isinstance(content, dict) and content.pop("kind", None) == "reference" else None
+
+
+def _measure(extractor: Extractor, images: Tensor, progress: Progress) -> dict[str, Any]:
+    features, _ = extractor(images, progress=progress)
+    fid = FrechetInceptionDistance(Given(extractor.dim), sync_on_compute=False).to(features.device)
+    for part in features.split(KEPT):  # in float64 they would not all fit beside each other
+        fid.update(part.double(), real=True)
+    drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:KEPT].to(features.device)
+    sums = {"sum": fid.real_features_sum.cpu(), "outer": fid.real_features_cov_sum.cpu()}
+    return {"n": len(features), **sums, "features": features[drawn].cpu()}
+
+
+# --- The generated images ---
+
+
+def score(
+    images: Tensor, reference: Reference, seed: int = 0, batch_size: int = 500, progress: Progress = iter
+) -> Scores:
+    """Compare images (N, C, H, W), uint8 or in [0, 1], with real ones. `seed` draws the parts of IS and KID.
+
+    Under torch.distributed each process gives its part and all get the scores of the whole: every one has to call.
+    UserError if the images are unfit, or fewer than 2.
+    """
+    extractor = reference.extractor
+    features, logits = (_gather(each) for each in extractor(images, batch_size, progress))
+    n = len(features)
+    if n < 2:
+        raise UserError(f"a score needs at least 2 images, not {n}")
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autocast(features.device.type, enabled=False),  # a caller's bfloat16 would change the scores
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # that features are kept: they are few
+    ):
+        torch.default_generator.manual_seed(seed)  # the metrics shuffle with it
+        fid = _frechet(features, reference)
+        inception_score, inception_score_sd = _inception_score(logits)
+        kid, kid_sd = _kernel(features, reference)
+    numbers = (each.item() for each in (fid, inception_score, inception_score_sd, kid, kid_sd))
+    warning = _warning(min(n, reference.n), extractor.dim)
+    return Scores(*numbers, n, reference.n, extractor.name, extractor.sha256, warning)
+
+
+def _frechet(features: Tensor, reference: Reference) -> Tensor:
+    fid = FrechetInceptionDistance(Given(features.shape[1]), sync_on_compute=False).to(features.device)
+    fid.real_features_sum = reference.sum.to(features.device)
+    fid.real_features_cov_sum = reference.outer.to(features.device)
+    fid.real_features_num_samples = torch.tensor(reference.n, device=features.device)
+    fid.update(features.double(), real=False)
+    return fid.compute().clamp(min=0)  # rounding takes equal sets to -1e-12
+
+
+def _inception_score(logits: Tensor) -> tuple[Tensor, Tensor]:
+    inception = InceptionScore(Given(logits.shape[1]), splits=SPLITS, sync_on_compute=False)
+    inception.update(logits.double())
+    return inception.compute()
+
+
+def _kernel(features: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
+    size = min(SUBSET_SIZE, len(features), len(reference.features))
+    kid = KernelInceptionDistance(Given(features.shape[1]), subsets=SUBSETS, subset_size=size, sync_on_compute=False)
+    kid.update(reference.features.to(features.device), real=True)
+    kid.update(features, real=False)  # float64 would take 2.5 times as long, and move it by 1e-3 of kid_sd
+    return kid.compute()
+
+
+class Coverage(NamedTuple):
+    """Whether samples are real-looking, and whether they are all that is real."""
+
+    precision: float  # share of samples that lie among real images
+    recall: float  # share of real images that lie among samples
+
+
+def coverage(images: Tensor, reference: Reference, k: int = 3) -> Coverage:
+    """Improved precision and recall (Kynkäänniemi et al., 2019) of images (N, C, H, W), uint8 or in [0, 1].
+
+    An image lies among others if it is nearer to one of them than that one's k-th neighbour is. As many of each are
+    compared, at most the KEPT real ones.
+    """
+    features, _ = reference.extractor(images)
+    count = min(len(features), len(reference.features))
+    made, real = features[:count], reference.features[:count].to(features.device)
+    return Coverage(_share_among(made, real, k), _share_among(real, made, k))
+
+
+def _share_among(some: Tensor, others: Tensor, k: int) -> float:
+    """The share of `some` (N, D) that lie within the k-nearest-neighbour ball of at least one of `others` (M, D)."""
+    near = lambda part: torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = [near(part).kthvalue(k + 1, dim=1).values for part in others.split(500)]  # 0 is the image itself
+    radius = torch.cat(nearest)
+    inside = [(near(part) <= radius).any(1) for part in some.split(500)]
+    return torch.cat(inside).double().mean().item()
+
+
+def neighbours(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """(distance, index), each (N,): the nearest of `others` (M, C, H, W) to each image, by RMSE of pixels in [0, 1]."""
+    x, y = ((as_bytes(each).float() / 255).flatten(1) for each in (images, others))
+    found = [torch.cdist(part, y).min(1) for part in x.split(250)]
+    distance, index = (torch.cat([getattr(each, name) for each in found]) for name in ("values", "indices"))
+    return distance / x.shape[1] ** 0.5, index
+
+
+def floor(images: Tensor, reference: Reference, n: int | None = None, **how: Any) -> Scores:
+    """The score of n real images of the shuffled test split: what a perfect generator would get with as many."""
+    return score(images[:n], reference, **how)
+
+
+class Likeness(NamedTuple):
+    """How much restored images are like their originals; means over the images of all processes."""
+
+    ssim: float  # structural similarity (Wang et al., 2004), 1 for equal images
+    rmse: float  # root of the mean squared difference of pixels in [0, 1]
+    agreement: float  # share in which a classifier sees the original's label
+    agreement_original: float  # the same of the originals: its own accuracy on them
+    mean: float  # grey value of the restored images
+    mean_original: float
+
+
+def likeness(extractor: Extractor, images: Tensor, originals: Tensor, labels: Tensor) -> Likeness:
+    """Compare images (N, C, H, W) with their originals, both uint8 or in [0, 1], and labels (N,)."""
+    x, y = (as_bytes(each).float() / 255 for each in (images, originals))
+    ssim = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none").reshape(len(x))
+    mean = lambda values: _gather(values).double().mean().item()
+    square = (x - y).square().mean((1, 2, 3))
+    means = mean(x.mean((1, 2, 3))), mean(y.mean((1, 2, 3)))
+    seen = (agreement(extractor, each, labels) for each in (images, originals))
+    return Likeness(mean(ssim), mean(square) ** 0.5, *seen, *means)
+
+
+def agreement(extractor: Extractor, images: Tensor, labels: Tensor) -> float:
+    """The share of images, of all processes, in which a classifier sees the label that they were made for."""
+    if extractor.dataset == "ImageNet":
+        raise UserError(f"the {extractor.name} does not know the labels of these images: use a classifier's features")
+    _, logits = extractor(images)
+    return _gather(logits.argmax(1) == labels.to(logits.device)).double().mean().item()
+
+
+def _gather(part: Tensor) -> Tensor:
+    """The parts (N, …) of all processes, in their order; N may differ."""
+    return torch.cat(gather_all_tensors(part)) if distributed.is_initialized() else part
+
+
+def _warning(n: int, dim: int) -> str:
+    return "" if n >= 2 * dim else f"{n:,} images are too few for {dim} features: below {2 * dim:,} FID is far too high"

@@ -1,0 +1,1 @@
+"""Training as generators of steps. Imports experiment, metrics and the floors below."""
