@@ -21,10 +21,11 @@ import torch
 from tables import ROOT, WEIGHTS, read, shipped
 from torch import Tensor
 
-from diffusion.api.generation import degraded, trajectory
+from diffusion.api.generation import degrade_images, trajectory
 from diffusion.data.datasets import Dataset, load
-from diffusion.experiment.build import Experiment, build, load_weights
-from diffusion.experiment.config import COLD, DDPM
+from diffusion.experiment.build import Experiment, build
+from diffusion.experiment.presets import COLD, DDPM
+from diffusion.experiment.weights import load_weights
 from diffusion.method.sampler import last
 from diffusion.metrics.features import extractor_for
 from diffusion.metrics.scores import Reference, floor
@@ -212,7 +213,7 @@ def forward() -> plt.Figure:
         "rows, 7 groups": cold.replace(noise=0.0, timesteps=7),
         "rows, with noise": cold,
     }
-    rows = [(name, degraded(build(c), image.expand(9, -1, -1, -1), times)) for name, c in configs.items()]
+    rows = [(name, degrade_images(build(c), image.expand(9, -1, -1, -1), times)) for name, c in configs.items()]
     return strips(rows, [f"$t={t:g}$" for t in times.tolist()], cell=0.46)
 
 
@@ -290,7 +291,7 @@ def restored() -> plt.Figure:
     for name, family in {"rows": "row cold_unet", "columns": "col cold_unet"}.items():
         experiment = newest(family)
         if experiment:
-            rows += [(f"{name}: what is left", degraded(experiment, images, torch.ones(())))]
+            rows += [(f"{name}: what is left", degrade_images(experiment, images, torch.ones(())))]
             for title, way in {
                 "one step": "direct",
                 "Algorithm 2": "alg2",

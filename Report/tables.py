@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import torch
 
 from diffusion import files
-from diffusion.api.generation import FEWEST, sampling
 from diffusion.experiment.build import build
-from diffusion.experiment.config import COLD, DDPM, GUIDED, Config, checked
+from diffusion.experiment.config import Config, checked
 from diffusion.experiment.coursework import NAME
+from diffusion.experiment.presets import COLD, DDPM, GUIDED
+from diffusion.experiment.samplers import FEWEST, build_sampler
 from diffusion.networks.classifier import FEATURES
 
 ROOT = Path(__file__).parents[1]
@@ -364,7 +365,7 @@ def recipe_of(what: dict) -> tuple[str, Config | None]:
 def calls_of(what: dict) -> int | None:
     """Network calls of a way back."""
     _, config = recipe_of(what)
-    return what["calls"] or config and sampling(build(config), what["way"]).calls - what["begin"]
+    return what["calls"] or config and build_sampler(build(config), what["way"]).calls - what["begin"]
 
 
 def way_of(what: dict) -> str:
@@ -598,7 +599,7 @@ def set_up() -> dict[str, str]:
         "Side": str(side),
         "Pixels": str(side**2),
         "HotT": str(c.timesteps),
-        "HotCalls": str(sampling(build(c), "ddpm").calls),
+        "HotCalls": str(build_sampler(build(c), "ddpm").calls),
         "BetaMin": power(c.beta_min),
         "BetaMax": number(c.beta_max, "g"),
         "AlphaLast": number(build(c).process.schedule(torch.ones(()))[0].item(), ".4f"),

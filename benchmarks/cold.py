@@ -20,14 +20,17 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from diffusion import figures, files
-from diffusion.api.generation import FEWEST, samples, sampling
+from diffusion.api.generation import generate
 from diffusion.data.datasets import load
-from diffusion.experiment.build import build, find_weights, load_weights
-from diffusion.experiment.config import COLD, DDPM
+from diffusion.experiment.build import build
+from diffusion.experiment.presets import COLD, DDPM
+from diffusion.experiment.samplers import FEWEST, build_sampler
+from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.method.averaging import Averaging
 from diffusion.metrics.features import extractor_for
-from diffusion.metrics.scores import Reference, floor, likeness, score
+from diffusion.metrics.likeness import likeness
+from diffusion.metrics.scores import Reference, floor, score
 from diffusion.precision import computes_bf16
 from diffusion.training.trainer import Trainer
 
@@ -146,7 +149,7 @@ def main():
             for seed, each in enumerate(results):
                 what = {"recipe": name, "preset": e.config.preset, "axis": args.axis}
                 how = {"steps": e.about.get("step", args.steps), "way": back.way, "begin": back.begin, "n": n}
-                how |= {"calls": sampling(e, back.way, back.steps, begin=back.begin).calls, "seed": seed}
+                how |= {"calls": build_sampler(e, back.way, back.steps, begin=back.begin).calls, "seed": seed}
                 record = what | how | each
                 if "pictures" in record:
                     path = args.out / f"{slug(name)}_{e.config.preset}_{back.way}_{how['calls']}_{args.axis}_{seed}.png"
@@ -174,11 +177,11 @@ def result(e, back, seed, test, n, extractor, reference):
     found, index = {}, torch.arange(n, device=test.images.device)
     how = {"sampler": back.way, "steps": back.steps}
     if e.config.process == "averaging":
-        x = samples(e, index, seed, test.images[:n], begin=back.begin, **how)
+        x = generate(e, index, seed, test.images[:n], begin=back.begin, **how)
         like = likeness(extractor, x, test.images[:n], test.labels[:n])
         found |= {"restored": score(x, reference).fid, **like._asdict()}
     if not back.begin:
-        x = samples(e, index, seed, **how)
+        x = generate(e, index, seed, **how)
         s, (_, logits) = score(x, reference), extractor(x)
         share = torch.bincount(logits.argmax(1), minlength=10) / n
         found |= {"new": s.fid, "inception_score": s.inception_score, "labels": share.tolist(), "pictures": x[:64]}

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion.api.generation import samples, sampling
-from diffusion.experiment.build import find_weights, load_weights
+from diffusion.api.generation import generate
+from diffusion.experiment.samplers import build_sampler
+from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for
 
@@ -42,7 +43,7 @@ def main():
     def draw(sampler: str, calls: int) -> Tensor:
         steps = (calls + 1) // 2 if sampler == "heun" else calls  # 2 steps - 1 calls
         with tqdm(total=args.samples * (steps + 1), desc=f"{sampler} {calls}", leave=False) as bar:
-            return samples(experiment, index, args.seed, tick=bar.update, sampler=sampler, steps=steps)
+            return generate(experiment, index, args.seed, tick=bar.update, sampler=sampler, steps=steps)
 
     limit = draw("heun", LIMIT)
     print(f"{args.weights}, {args.samples} samples of seed {args.seed}, RMSE to heun's with {LIMIT:,} calls\n\n"
@@ -54,7 +55,7 @@ def main():
                 continue
             images = draw(sampler, calls)
             rmse = (images - limit).square().mean((1, 2, 3)).sqrt()
-            way = sampling(experiment, sampler, (calls + 1) // 2 if sampler == "heun" else calls)
+            way = build_sampler(experiment, sampler, (calls + 1) // 2 if sampler == "heun" else calls)
             record = {"weights": args.weights, "sampler": sampler, "calls": way.calls, "samples": args.samples,
                       "seed": args.seed, "rmse": rmse.mean().item(), "median": rmse.median().item(),
                       "other_label": (seen(images) != seen(limit)).float().mean().item()}  # fmt: skip

@@ -15,12 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion import files
-from diffusion.api.generation import SAMPLERS, samples, sampling
+from diffusion.api.generation import generate
 from diffusion.data.datasets import load
-from diffusion.experiment.build import Experiment, find_weights, load_weights
+from diffusion.experiment.build import Experiment
+from diffusion.experiment.samplers import SAMPLERS, build_sampler
+from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for
-from diffusion.metrics.scores import Reference, agreement, floor, score
+from diffusion.metrics.likeness import agreement
+from diffusion.metrics.scores import Reference, floor, score
 
 PART = 125  # images: ten minutes of a core, at worst, with 1,000 calls
 
@@ -33,7 +36,7 @@ def drawn(folder: Path, experiment: Experiment, index: Tensor, seed: int, labels
         path = folder / f"{number:04}.pt"
         if not path.exists():
             told = None if labels is None else labels[part]
-            files.save(path, samples(experiment, part, seed, labels=told, tick=bar.update, **how).cpu())
+            files.save(path, generate(experiment, part, seed, labels=told, tick=bar.update, **how).cpu())
         parts.append(files.load(path))
         bar.update(sum(map(len, parts)) * bar.total // len(index) - bar.n)
     return torch.cat(parts).to(index.device)
@@ -69,7 +72,7 @@ def main():
         cells = []
         for calls in args.calls:
             steps = (calls + 1) // 2 if name == "heun" else calls  # 2 steps - 1 calls: 5, 9, 19, 49
-            way = sampling(experiment, name, steps)
+            way = build_sampler(experiment, name, steps)
             folder = args.out.with_suffix("") / f"{about}-{name}-{way.calls}"
             how = {"sampler": name, "steps": steps, "guidance_scale": args.guidance_scale}
             with tqdm(total=args.samples * len(way.times), leave=False) as bar:

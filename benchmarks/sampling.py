@@ -20,7 +20,7 @@ from peers import DIMS, WIDTHS, Race
 
 from diffusion.api.generation import trajectory
 from diffusion.experiment.build import build
-from diffusion.experiment.config import GUIDED
+from diffusion.experiment.presets import GUIDED
 from diffusion.laboratory.device import open_device
 from diffusion.precision import computes_bf16
 

@@ -37,13 +37,15 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch.nn import functional as F
 
-from diffusion.api.generation import samples
+from diffusion.api.generation import generate
 from diffusion.data.datasets import load
-from diffusion.experiment.build import Experiment, build, save_weights
-from diffusion.experiment.config import GUIDED
+from diffusion.experiment.build import Experiment, build
+from diffusion.experiment.presets import GUIDED
+from diffusion.experiment.weights import save_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for
-from diffusion.metrics.scores import Reference, agreement, floor, score
+from diffusion.metrics.likeness import agreement
+from diffusion.metrics.scores import Reference, floor, score
 from diffusion.precision import computes_bf16
 from diffusion.training.trainer import Trainer
 
@@ -126,7 +128,7 @@ class Ours(Contender):
         """Images (N, 1, 28, 28) in [0, 1] of the labels (N,)."""
         how = {"seed": self.seed, "sampler": sampler, "steps": self.args.calls}
         index = torch.arange(len(labels), device=self.device)
-        return samples(self.experiment, index, labels=labels, batch_size=AT_ONCE, **how)
+        return generate(self.experiment, index, labels=labels, batch_size=AT_ONCE, **how)
 
 
 class Peer(Contender):

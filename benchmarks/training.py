@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from diffusion.data.datasets import batches, load
+from diffusion.data.batches import batches
+from diffusion.data.datasets import load
 from diffusion.experiment.build import build
-from diffusion.experiment.config import DDPM
+from diffusion.experiment.presets import DDPM
 from diffusion.laboratory.device import open_device
-from diffusion.networks.unet import SELU
+from diffusion.networks.cnn import SELU
 from diffusion.precision import computes_bf16
 from diffusion.training.trainer import Trainer
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from diffusion.data.datasets import load
 from diffusion.experiment.build import build
-from diffusion.experiment.config import GUIDED
+from diffusion.experiment.presets import GUIDED
 from diffusion.laboratory.device import open_device
 from diffusion.precision import computes_bf16
 from diffusion.training.trainer import Trainer

@@ -18,12 +18,13 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from diffusion.api.generation import samples
+from diffusion.api.generation import generate
 from diffusion.data.datasets import load
 from diffusion.experiment.build import Experiment, build
-from diffusion.experiment.config import GUIDED
+from diffusion.experiment.presets import GUIDED
 from diffusion.metrics.features import extractor_for
-from diffusion.metrics.scores import Reference, agreement, floor, score
+from diffusion.metrics.likeness import agreement
+from diffusion.metrics.scores import Reference, floor, score
 from diffusion.precision import computes_bf16
 from diffusion.training.trainer import Trainer
 
@@ -153,7 +154,7 @@ def main():
     for each in contestants:
         e, began = each.experiment, time.process_time()
         e = Experiment(e.config, e.codec, e.process, each.trainer.ema, {})
-        images = samples(e, torch.arange(args.samples), labels=labels, sampler="sde", steps=20)
+        images = generate(e, torch.arange(args.samples), labels=labels, sampler="sde", steps=20)
         rate = args.samples / (time.process_time() - began)
         fid, agree = score(images, reference).fid, agreement(eyes, images, labels)
         print(f"{each.name:<14}{each.config.lr:>8g}{each.parameters:>12,}{each.trainer.step:>13,}{fid:>9.3f}{agree:>8.1%}{rate:>10.1f}",

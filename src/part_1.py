@@ -8,7 +8,7 @@ import torch
 
 from diffusion import figures
 from diffusion.experiment import coursework
-from diffusion.experiment.config import DDPM, preset
+from diffusion.experiment.presets import DDPM, preset
 from diffusion.laboratory.judge import Judge, add_measuring_options, add_sampling_options, check_features, table
 from diffusion.laboratory.options import Parser, number, one_of, run
 from diffusion.laboratory.run import Laboratory
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     originals = lab.test.images[:16]
     for t in (0, 0.25, 0.5, 0.75, 1):
         name = f"Plots/ddpm_degraded_sample_{round(t * lab.config.timesteps)}.png"
-        lab.draw(figures.grid, lab.degraded(originals, t), name=name)
+        lab.draw(figures.grid, lab.degrade_images(originals, t), name=name)
 
     scores = None  # of the latest epoch, under the first seed
     for epoch in lab.epochs(args.epochs):  # --- Train ---
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         stem, due = f"{epoch:04d}_{args.preset}.png", epoch % args.eval_every == 0 or epoch == args.epochs
         images = lab.sample(args.eval_samples if due else 16, lab.config.seed, f"samples of epoch {epoch}", **how)
         lab.draw(figures.grid, lab.gather(images)[:16], name=f"contents/ddpm_sample_{stem}")
-        ladder = lab.degraded(originals, torch.arange(1, 17) / 16)  # from nearly clean to pure noise
+        ladder = lab.degrade_images(originals, torch.arange(1, 17) / 16)  # from nearly clean to pure noise
         lab.draw(figures.grid, ladder, name=f"contents/ddpm_degraded_{stem}")
         # --- Measure ---
         scores = judge.score(images) if due else None

@@ -5,7 +5,7 @@ python src/part_2.py 2 default_28 row      default_7, default_28, more_capacity,
 
 from diffusion import figures
 from diffusion.experiment import coursework
-from diffusion.experiment.config import COLD, preset
+from diffusion.experiment.presets import COLD, preset
 from diffusion.laboratory.judge import (
     WAYS,
     Judge,
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         for kind, some in {
             "custom": lab.gather(images)[:16],
             "original": originals[:16] / 255,
-            "degraded": lab.degraded(originals[:16], 1.0),
+            "degraded": lab.degrade_images(originals[:16], 1.0),
             "direct": lab.gather(restore(16, sampler="direct"))[:16],
             "unconditional": lab.gather(lab.sample(16, lab.config.seed, "unconditional samples", **how))[:16],
         }.items():

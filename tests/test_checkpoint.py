@@ -12,8 +12,9 @@ import torch
 
 from diffusion import files
 from diffusion.errors import UserError
-from diffusion.experiment.build import build, find_weights, load_weights, save_weights
+from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
+from diffusion.experiment.weights import find_weights, load_weights, save_weights
 
 TINY = Config(hidden=(3, 3), timesteps=5, dataset="MNIST")
 

@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from diffusion import files
 from diffusion.commands import train_classifier
-from diffusion.data.datasets import Dataset, batches
+from diffusion.data.batches import batches
+from diffusion.data.datasets import Dataset
 from diffusion.errors import UserError
 from diffusion.networks import classifier
 from diffusion.networks.classifier import Classifier
+from diffusion.training import classifier as fitting
 
 
 def stripes(n: int, seed: int = 0) -> Dataset:
@@ -35,7 +37,7 @@ def test_an_augmented_image_is_the_image_moved_and_perhaps_mirrored():
     image = torch.randint(1, 255, (1, 3, 6, 4), dtype=torch.uint8)
     moved = lambda x: [F.pad(x, [1] * 4)[0, :, i : i + 6, j : j + 4] for i, j in itertools.product(range(3), range(3))]
     for flip, allowed in ((False, moved(image)), (True, moved(image) + moved(image.flip(3)))):
-        seen = classifier.augment(image.expand(400, 3, 6, 4), flip)
+        seen = fitting.augment(image.expand(400, 3, 6, 4), flip)
         which = [[torch.equal(x, y) for y in allowed].index(True) for x in seen]  # ValueError if it is none of them
         assert set(which) == set(range(len(allowed)))
 
@@ -44,11 +46,11 @@ def test_it_learns_and_its_average_is_better_than_chance():
     torch.manual_seed(0)
     data, test = stripes(600), stripes(300, seed=1)
     network = Classifier((1, 8, 8), 2, width=8)
-    before = classifier.accuracy(network.eval(), test.images, test.labels)
-    training = classifier.Training(network, steps=60)
+    before = fitting.accuracy(network.eval(), test.images, test.labels)
+    training = fitting.Training(network, steps=60)
     losses = list(training.train(batches(data, 50, seed=0)))
     assert len(losses) == 60 and before < 0.8
-    assert classifier.accuracy(training.ema, test.images, test.labels) > 0.95
+    assert fitting.accuracy(training.ema, test.images, test.labels) > 0.95
     assert not training.ema.training
 
 
@@ -77,8 +79,8 @@ def test_a_file_is_the_classifier_rounded_to_half(tmp_path):
 def test_the_command_measures_what_it_writes(tmp_path, monkeypatch, capsys):
     splits = {"train": stripes(512), "test": stripes(200, seed=1)}
     monkeypatch.setattr(train_classifier, "load", lambda name, split, root, device: splits[split])
-    accuracy, measured = classifier.accuracy, []
-    monkeypatch.setattr(classifier, "accuracy", lambda *args: measured.append(args[0]) or accuracy(*args))
+    accuracy, measured = fitting.accuracy, []
+    monkeypatch.setattr(train_classifier, "accuracy", lambda *args: measured.append(args[0]) or accuracy(*args))
     out = tmp_path / "c.pth"
     words = ["--epochs", "2", "--device", "cpu", "--seed", "3", "--out", str(out), "--state", str(tmp_path / "s.pt")]
     train_classifier.main(words)
@@ -98,16 +100,16 @@ def test_the_command_measures_what_it_writes(tmp_path, monkeypatch, capsys):
 # The command on a few stripes; it sends itself a signal at step 13.
 CHILD = """
 import os, sys
-from test_classifier import classifier, stripes, train_classifier
+from test_classifier import fitting, stripes, train_classifier
 splits = {"train": stripes(512), "test": stripes(200, seed=1)}
 train_classifier.load = lambda name, split, root, device: splits[split]
-average, steps = classifier.average, []
+average, steps = fitting.average, []
 def dying(*args, **kwargs):
     average(*args, **kwargs)
     steps.append(1)
     if len(steps) == 13 and int(sys.argv[1]):
         os.kill(os.getpid(), int(sys.argv[1]))
-classifier.average = dying
+fitting.average = dying
 sys.exit(train_classifier.main(sys.argv[2:]))
 """
 

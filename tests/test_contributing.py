@@ -8,7 +8,7 @@ import torch
 from test_sampler import M, Oracle, S
 
 from diffusion.experiment.build import build
-from diffusion.experiment.config import DDPM, preset
+from diffusion.experiment.presets import DDPM, preset
 from diffusion.laboratory import options
 from diffusion.method.denoiser import GaussianDenoiser
 from diffusion.method.noise import Noise

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from diffusion.api.generation import trajectory
 from diffusion.errors import UserError
-from diffusion.experiment.build import find_weights, load_weights
+from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.method.noise import Noise
 
 T, HIDDEN = 20, (4, 6, 4)

@@ -21,7 +21,8 @@ from torchvision import datasets
 
 from diffusion.data import datasets as data
 from diffusion.data import fetch
-from diffusion.data.datasets import Dataset, batches, load, steps_per_epoch
+from diffusion.data.batches import batches, steps_per_epoch
+from diffusion.data.datasets import Dataset, load
 from diffusion.errors import UserError
 
 ROOT = Path(__file__).parents[1]

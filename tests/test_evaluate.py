@@ -11,8 +11,9 @@ from PIL import Image
 
 from diffusion.commands import evaluate
 from diffusion.errors import UserError
+from diffusion.metrics.coverage import coverage, neighbours
 from diffusion.metrics.features import Extractor
-from diffusion.metrics.scores import Reference, coverage, neighbours
+from diffusion.metrics.scores import Reference
 
 ROOT = Path(__file__).parents[1]
 LOOK = lambda images: (images.flatten(1).float() / 255, images.flatten(1).float()[:, :10])

@@ -11,8 +11,9 @@ from test_training import Ranked, run, same
 from torch import nn
 
 from diffusion import files
-from diffusion.api.generation import answering, conditions, trajectory
-from diffusion.data.datasets import Dataset, batches
+from diffusion.api.generation import check_labels, guided_denoiser, trajectory
+from diffusion.data.batches import batches
+from diffusion.data.datasets import Dataset
 from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
@@ -261,24 +262,24 @@ def test_cold_and_hot_networks_are_guided_alike(process):
 def test_what_is_guided_stays_in_the_range_of_images_if_wanted():
     e, x, cond = stirred(SMALL), 5 * noise(0, 2)(torch.empty(2, 1, 28, 28)), torch.tensor([1, 2])
     with torch.no_grad():
-        free, kept = (answering(e, 8.0, clip=clip)(x, HALF, cond=cond) for clip in (False, True))
+        free, kept = (guided_denoiser(e, 8.0, clip=clip)(x, HALF, cond=cond) for clip in (False, True))
     assert free.abs().max() > 0.5 and torch.equal(kept, free.clamp(-0.5, 0.5))
 
 
 def test_labels_come_in_turn_or_as_they_are_told():
     e, index = build(SMALL), torch.arange(23)
-    assert torch.equal(conditions(e, index)["cond"], index % 10)
-    assert torch.equal(conditions(e, index[7:9])["cond"], torch.tensor([7, 8]))  # whatever else is in the batch
-    assert torch.equal(conditions(e, index[:3], 7)["cond"], torch.tensor([7, 7, 7]))
-    assert conditions(build(SMALL.replace(classes=0)), index) == {}
+    assert torch.equal(check_labels(e, index)["cond"], index % 10)
+    assert torch.equal(check_labels(e, index[7:9])["cond"], torch.tensor([7, 8]))  # whatever else is in the batch
+    assert torch.equal(check_labels(e, index[:3], 7)["cond"], torch.tensor([7, 7, 7]))
+    assert check_labels(build(SMALL.replace(classes=0)), index) == {}
 
 
 @pytest.mark.parametrize("labels", [10, -1, 1.5, torch.tensor([0, 10]), torch.tensor([0.0, 1.0])])
 def test_labels_that_the_network_does_not_know_are_refused(labels):
     with pytest.raises(UserError, match="^a label is an integer from 0 to 9, not"):
-        conditions(build(SMALL), torch.arange(2), labels)
+        check_labels(build(SMALL), torch.arange(2), labels)
     with pytest.raises(UserError, match="^these weights know no labels"):
-        conditions(build(SMALL.replace(classes=0)), torch.arange(2), labels)
+        check_labels(build(SMALL.replace(classes=0)), torch.arange(2), labels)
 
 
 def test_a_network_that_cannot_be_told_labels_is_refused_with_a_sentence():

@@ -17,7 +17,8 @@ from diffusion.errors import UserError
 from diffusion.metrics import features as extractor
 from diffusion.metrics import scores as metrics
 from diffusion.metrics.features import Extractor, as_bytes
-from diffusion.metrics.scores import Reference, agreement, floor, score
+from diffusion.metrics.likeness import agreement
+from diffusion.metrics.scores import Reference, floor, score
 from diffusion.networks import classifier
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffusion import configure, load
-from diffusion.api.generation import samples, trajectory
+from diffusion.api.generation import generate, trajectory
 from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
 from diffusion.method.noise import Noise
@@ -38,11 +38,11 @@ def test_samples_are_those_of_the_library_in_any_batch(model):
 def test_samples_tell_of_every_state_on_the_way(model):
     heard = []
     how = {"sampler": "ddim", "steps": 4}
-    images = samples(model.experiment, torch.arange(5, 12), 3, batch_size=3, tick=heard.append, **how)
+    images = generate(model.experiment, torch.arange(5, 12), 3, batch_size=3, tick=heard.append, **how)
     assert images.shape == (7, 1, 28, 28)
     assert torch.allclose(images, model.sample(12, seed=3, label=torch.arange(12) % 10, **how)[5:], atol=1e-4)
     assert heard == [3] * 5 + [3] * 5 + [1] * 5  # 4 steps and the start, of two full batches and a rest
-    assert samples(model.experiment, torch.arange(0)).shape == (0, 1, 28, 28)
+    assert generate(model.experiment, torch.arange(0)).shape == (0, 1, 28, 28)
 
 
 def test_without_a_label_every_digit_is_drawn_in_turn(model):

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from diffusion.method.denoiser import Denoiser
-from diffusion.networks.unet import CNN, SELU, Attention, UNet
+from diffusion.networks.cnn import CNN, SELU
+from diffusion.networks.unet import Attention, UNet
 
 
 def test_selu_and_its_gradient_are_torchs():

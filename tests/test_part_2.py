@@ -12,8 +12,9 @@ import torch
 import part_2
 import training_grounds
 from diffusion import files
-from diffusion.experiment.build import build, load_weights
-from diffusion.experiment.config import COLD
+from diffusion.experiment.build import build
+from diffusion.experiment.presets import COLD
+from diffusion.experiment.weights import load_weights
 from diffusion.laboratory import options
 from diffusion.method.averaging import Averaging, line_order
 from diffusion.method.mixture import Mixture

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from diffusion.experiment.build import load_weights
 from diffusion.experiment.coursework import NAME
+from diffusion.experiment.weights import load_weights
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from diffusion.errors import UserError
-from diffusion.experiment.config import COLD, DDPM, Config
-from diffusion.experiment.recipe import PRESETS, SETTINGS, Looks, Plan, Recipe, read, recipe
+from diffusion.experiment.config import Config
+from diffusion.experiment.presets import COLD, DDPM, PRESETS
+from diffusion.experiment.recipe import SETTINGS, Plan, Recipe, SampleSheet, read, recipe
 
 
 def written(folder, text, name="mine.yaml"):
@@ -36,7 +37,7 @@ def same(a: Recipe, b: Recipe) -> bool:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_read_as_it_was_written(tmp_path, name):
     ours = recipe(name, {"preset": name})
-    assert ours.config == PRESETS[name] and ours.plan == Plan() and ours.looks == Looks()
+    assert ours.config == PRESETS[name] and ours.plan == Plan() and ours.looks == SampleSheet()
     again = read(written(tmp_path, ours.text()))
     assert same(again, ours) and again.name == "mine"
     assert again.text() == ours.text()
@@ -55,7 +56,7 @@ UNUSUAL = Config("unet", dataset="CIFAR10", shape=(3, 32, 32), pixel_range=(-1e-
 
 
 def test_a_recipe_unusual_in_every_setting_is_read_as_it_was_written(tmp_path):
-    plan, looks = Plan(12, 0.1, 1e-3, (1, 2, 30), 7), Looks(9, -2.5)
+    plan, looks = Plan(12, 0.1, 1e-3, (1, 2, 30), 7), SampleSheet(9, -2.5)
     for made in (UNUSUAL, plan, looks):  # or a setting could be lost unnoticed
         plain = type(made)()
         assert all(getattr(made, f.name) != getattr(plain, f.name) for f in fields(made))
@@ -64,7 +65,7 @@ def test_a_recipe_unusual_in_every_setting_is_read_as_it_was_written(tmp_path):
 
 
 def test_every_setting_of_a_config_a_plan_and_the_looks_has_its_place_in_one_section():
-    everything = [f.name for part in (Config, Plan, Looks) for f in fields(part) if f.name != "preset"]
+    everything = [f.name for part in (Config, Plan, SampleSheet) for f in fields(part) if f.name != "preset"]
     own = {"sample.steps": "sampler_steps"}
     assert sorted(own.get(key, key.split(".")[1]) for key in SETTINGS) == sorted(everything)
     assert len(set(SETTINGS)) == len(SETTINGS)
@@ -74,7 +75,7 @@ def test_a_file_changes_what_it_names_and_the_preset_says_the_rest(tmp_path):
     text = "preset: unet_fast\ntrain: {lr: 1e-3, steps: 30, look_at: [5, 6]}\nnetwork:\n  hidden: [8, 16]\n"
     ours = read(written(tmp_path, text, "tiny.yaml"))
     assert ours.config == PRESETS["unet_fast"].replace(lr=1e-3, hidden=(8, 16))
-    assert ours.plan == Plan(steps=30, look_at=(5, 6)) and ours.looks == Looks()
+    assert ours.plan == Plan(steps=30, look_at=(5, 6)) and ours.looks == SampleSheet()
     assert ours.name == "tiny" and set(ours.told) == {"lr", "hidden"}
 
 
@@ -118,7 +119,7 @@ def test_overrides_reach_the_plan_and_the_looks():
              "--sample.guidance_scale=-1.5", "--sample.count=25"]  # fmt: skip
     ours = recipe("unet", {}, words)
     assert ours.plan == Plan(minutes=0.01, look_at=(3,), look_every=50)
-    assert ours.looks == Looks(count=25, guidance_scale=-1.5) and ours.told == ()
+    assert ours.looks == SampleSheet(count=25, guidance_scale=-1.5) and ours.told == ()
 
 
 def test_an_override_beats_the_file_and_the_last_one_the_others(tmp_path):

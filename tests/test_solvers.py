@@ -6,9 +6,9 @@ import pytest
 import torch
 from oracles import Counting, Impulses, M, S, flow, gaussian, law, log_snr_times, noise
 
-from diffusion.api.generation import SAMPLERS, sampling
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
+from diffusion.experiment.samplers import SAMPLERS, build_sampler
 from diffusion.method.denoiser import Clipped
 from diffusion.method.process import Gaussian
 from diffusion.method.sampler import heun, last, multistep, sample
@@ -142,11 +142,11 @@ def test_network_calls_are_what_is_said(steps):
 @pytest.mark.parametrize("name", SAMPLERS["gaussian"])
 def test_a_way_back_says_how_many_network_calls_it_takes(name):
     experiment = build(Config(schedule="rectified", target="velocity", hidden=(4,)))
-    way = sampling(experiment, name, steps=4)
+    way = build_sampler(experiment, name, steps=4)
     counting = Counting(gaussian(way.process.schedule))
     last(way.loop(counting, way.process, images(Z).float(), way.times))
     assert len(counting.calls) == way.calls
-    usual = len(sampling(experiment, name).times) - 1
+    usual = len(build_sampler(experiment, name).times) - 1
     assert usual == {"ddpm": 100, "ddim": 50, "heun": 10, "dpm": 20, "sde": 20}[name]
 
 
@@ -161,7 +161,7 @@ def test_every_way_back_goes_through_distinct_times_from_1_to_0(settings, name):
     for steps in {1, 2, 3, 4, 9, 10, 50, T or 300, None}:
         if T and steps and steps > T:
             continue
-        times = sampling(experiment, name, steps).times
+        times = build_sampler(experiment, name, steps).times
         assert steps is None or len(times) == steps + 1
         assert times[0] == 1 and times[-1] == 0 and (times.diff() < 0).all() and times.dtype == torch.float64
         assert T is None or torch.allclose(times * T, (times * T).round(), atol=1e-9)
@@ -247,7 +247,7 @@ def test_the_karras_grid_begins_with_the_noise_that_a_short_table_has(T, monkeyp
 def test_only_ddpm_takes_the_variance_that_a_config_names():
     """The SDE solver is exact for the posterior's variance alone."""
     coursework = build(Config(variance="beta"))
-    variance = lambda *how: sampling(coursework, *how).process.variance
+    variance = lambda *how: build_sampler(coursework, *how).process.variance
     assert (variance("ddpm"), variance("ddpm", 10, "posterior")) == ("beta", "posterior")
     assert variance("sde") == variance("sde", 10, "beta") == "posterior"
 

@@ -19,9 +19,10 @@ from test_training import digits, same
 from diffusion import files
 from diffusion.api import generation
 from diffusion.commands import train
-from diffusion.experiment.build import build, load_weights
+from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import read
+from diffusion.experiment.weights import load_weights
 from diffusion.laboratory import options
 from diffusion.laboratory import run as laboratory
 from diffusion.training.trainer import Trainer

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from diffusion import files
 from diffusion.data.datasets import Dataset
 from diffusion.experiment.build import build
-from diffusion.experiment.config import GUIDED, Config
+from diffusion.experiment.config import Config
+from diffusion.experiment.presets import GUIDED
 from diffusion.training.trainer import Diverged, Trainer
 
 CONFIG = Config(hidden=(4, 4), timesteps=10, batch_size=16, lr=1e-3)

@@ -10,8 +10,8 @@ from diffusion import files
 from diffusion.api.generation import trajectory
 from diffusion.commands import weights
 from diffusion.data import datasets as data
-from diffusion.experiment.build import load_weights
-from diffusion.experiment.config import COLD, DDPM
+from diffusion.experiment.presets import COLD, DDPM
+from diffusion.experiment.weights import load_weights
 from diffusion.laboratory import run as laboratory
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.metrics.features import extractor_for

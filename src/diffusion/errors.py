@@ -23,7 +23,7 @@ def unknown(kind: str, name: object, allowed: Iterable[object], meant: str | Non
     return UserError(f"unknown {kind} {str(name)!r}{hint} (allowed: {', '.join(allowed)})")
 
 
-def whole(what: str, value: object, low: int, high: int | None = None) -> int:
+def check_int(what: str, value: object, low: int, high: int | None = None) -> int:
     """The value as an int, if it is a whole number from `low` to `high`; UserError if it is anything else."""
     try:
         number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)

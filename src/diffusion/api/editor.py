@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.api.generation import Way, answering, conditions, sampling
-from diffusion.errors import UserError, unknown, whole
+from diffusion.api.generation import check_labels, guided_denoiser
+from diffusion.errors import UserError, check_int, unknown
 from diffusion.experiment.build import Experiment
+from diffusion.experiment.samplers import Way, build_sampler
 from diffusion.method import editing
-from diffusion.method.noise import Noise, apart
+from diffusion.method.noise import Noise, fold_in
 from diffusion.method.sampler import last
 
 GUIDANCE, SAMPLING = ("guidance_scale", "interval", "clip"), ("sampler", "steps", "variance")  # what `how` may hold
@@ -67,7 +68,7 @@ class Editor:
         Each end is an image (C, H, W), which is inverted first, or a seed of noise.
         """
         self._needs_noise("an interpolation")
-        count, how = whole("count, with both ends,", count, 2), {"sampler": "ddim"} | how | {"steps": steps}
+        count, how = check_int("count, with both ends,", count, 2), {"sampler": "ddim"} | how | {"steps": steps}
         labels = None if label is None else _tensor(label, "labels")
         each = labels is not None and labels.shape == (count,)
         ends = [self._latent(end, labels[place] if each else label, how) for end, place in ((first, 0), (second, -1))]
@@ -99,7 +100,7 @@ class Editor:
         return next(self.experiment.denoiser.parameters()).device
 
     def _noise(self, images: Tensor, seed: int) -> Noise:
-        return Noise(apart(seed), torch.arange(len(images), device=self._device))
+        return Noise(fold_in(seed), torch.arange(len(images), device=self._device))
 
     def _prepared(self, images: Tensor, label: int | Tensor | None, how: dict,
                   only: tuple[str, ...] = ()) -> tuple[Any, Way, dict[str, Tensor]]:  # fmt: skip
@@ -108,8 +109,8 @@ class Editor:
         if only and how["sampler"] not in only:
             raise UserError(f"this goes by {' or '.join(only)} alone, not by {how['sampler']!r}")
         guidance = {key: how[key] for key in how if key in GUIDANCE}
-        way = sampling(self.experiment, **{key: how[key] for key in how if key in SAMPLING})
-        denoiser = answering(self.experiment, **guidance)
+        way = build_sampler(self.experiment, **{key: how[key] for key in how if key in SAMPLING})
+        denoiser = guided_denoiser(self.experiment, **guidance)
         return denoiser, way, told(self.experiment, images, label, how)
 
     def _needs_noise(self, what: str) -> None:
@@ -123,7 +124,7 @@ class Editor:
         return self.invert(_tensor(end, "an image")[None], label, **how)[0]
 
     def _checked(self, images: Tensor) -> Tensor:
-        images = fitting(images, self.experiment)
+        images = check_images(images, self.experiment)
         return images / 255 if images.dtype == torch.uint8 else images
 
 
@@ -140,10 +141,10 @@ def told(experiment: Experiment, images: Tensor, label: int | Tensor | None, how
         if how.get("guidance_scale", 1) != 1:
             raise UserError("guidance needs a label to go by: give one, or leave the guidance scale at 1")
         return {}
-    return conditions(experiment, torch.arange(len(images), device=images.device), label)
+    return check_labels(experiment, torch.arange(len(images), device=images.device), label)
 
 
-def fitting(images: Tensor, experiment: Experiment) -> Tensor:
+def check_images(images: Tensor, experiment: Experiment) -> Tensor:
     """The images on the experiment's device, uint8 or floats in [0, 1]; UserError if they are none for its network."""
     images, shape = _tensor(images, "images"), experiment.config.shape
     if images.ndim != 4 or tuple(images.shape[1:]) != shape or not len(images):

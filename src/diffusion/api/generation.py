@@ -1,103 +1,20 @@
 """Samples of an experiment: the ways back by name, their states, and the finished images."""
 
-import copy
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError, unknown, whole
+from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment
+from diffusion.experiment.samplers import build_sampler
 from diffusion.method.denoiser import Clipped
 from diffusion.method.guidance import Guided
 from diffusion.method.noise import Noise
-from diffusion.method.process import Process
-from diffusion.method.sampler import heun, multistep, sample
 
 
-class Sampler(NamedTuple):
-    """A way back by name."""
-
-    loop: Callable[..., Iterator[Tensor]]
-    eta: float  # 0: nothing random but the start
-    steps: int | None  # unless told; None is all there are, and for pinned averages not fewer than FEWEST
-    grid: str | None = None  # of the times, where there is a choice
-    pinned: bool = False  # whether averages are held on to
-
-
-VARIANCES = (None, "beta", "posterior")  # of ddpm's noise; None: as the config says
-FEWEST = 28  # steps of pinned averages: few groups are come to again and again
-
-SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
-    "gaussian": {
-        "ddpm": Sampler(sample, 1.0, 100, "uniform"),  # Ho et al. (2020)
-        "ddim": Sampler(sample, 0.0, 50, "uniform"),  # Song et al. (2021)
-        "heun": Sampler(heun, 0.0, 10, "uniform"),  # Karras et al. (2022)
-        "dpm": Sampler(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
-        "sde": Sampler(multistep, 1.0, 20, "uniform"),  # its SDE form
-    },
-    "averaging": {  # Bansal et al. (2022)
-        "alg2": Sampler(sample, 0.0, None),
-        "alg1": Sampler(sample, 1.0, None),
-        "pinned": Sampler(sample, 1.0, None, pinned=True),  # ours
-        "direct": Sampler(sample, 1.0, 1),
-    },
-}
-
-
-class Way(NamedTuple):
-    """A way back: `loop(denoiser, process, x, times, noise, **cond)` yields its states, x at times[0]."""
-
-    loop: Callable[..., Iterator[Tensor]]
-    process: Process
-    times: Tensor  # (steps + 1,) from 1, unless it begins later, down to 0
-
-    @property
-    def calls(self) -> int:
-        """Network calls for one sample."""
-        steps = len(self.times) - 1
-        return 2 * steps - 1 if self.loop is heun else steps
-
-
-def sampling(
-    experiment: Experiment,
-    sampler: str | None = None,
-    steps: int | None = None,
-    variance: str | None = None,
-    begin: int = 0,
-) -> Way:
-    """The way back of a named sampler (None: the config's), without its first `begin` steps.
-
-    `variance` is that of ddpm's noise; the other ways are exact for the posterior's.
-    """
-    known = SAMPLERS[experiment.config.process]
-    if sampler is None:
-        sampler = experiment.config.sampler
-        steps = experiment.config.sampler_steps if steps is None else steps
-    if sampler is None:  # noise in every degraded image is there to be drawn afresh
-        cold = experiment.config.process == "averaging"
-        sampler = "pinned" if cold and experiment.config.noise else next(iter(known))
-    if str(sampler) not in known:
-        raise unknown("sampler", sampler, known)
-    if variance not in VARIANCES:
-        raise unknown("variance", variance, VARIANCES[1:])
-    process = copy.copy(experiment.process)
-    way = known[sampler]
-    process.eta = way.eta
-    if way.pinned:
-        process.pinned = True
-    if experiment.config.process == "gaussian":
-        process.variance = variance or process.variance if sampler == "ddpm" else "posterior"
-    most = process.timesteps or 1000
-    if steps is None:
-        steps = max(most, FEWEST) if way.pinned else min(way.steps or most, most)
-    grid = [way.grid] if way.grid else []
-    times = process.times(steps, *grid)
-    return Way(way.loop, process, times[whole("begin", begin, 0, len(times) - 2) :])
-
-
-def answering(
+def guided_denoiser(
     experiment: Experiment, guidance_scale: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), clip: bool = True
 ) -> Callable[..., Tensor]:
     """The experiment's denoiser, guided, its estimates of x_0 kept in the range of images if `clip`.
@@ -110,7 +27,7 @@ def answering(
     return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if clip else denoiser
 
 
-def conditions(experiment: Experiment, index: Tensor, labels: Tensor | int | None = None) -> dict[str, Tensor]:
+def check_labels(experiment: Experiment, index: Tensor, labels: Tensor | int | None = None) -> dict[str, Tensor]:
     """What the denoiser is told of the samples `index` (B,): nothing, or labels; 0, 1, 2, … in turn if none is given.
 
     UserError for labels that the network does not know.
@@ -148,15 +65,15 @@ def trajectory(
     """Every state, from x_1 down to x_0, of the samples `index` (B,): images (B, C, H, W) in [0, 1].
 
     x_1 is drawn from the prior, or is what is left of `originals` (B, C, H, W), uint8 or in [0, 1]. Sample i of a seed
-    is the same whatever else is in the batch. `labels` are those of `conditions`; `clip` keeps every estimate of x_0 in
-    range; `how` is for `sampling`, its `begin` only where there are originals.
+    is the same whatever else is in the batch. `labels` are those of `check_labels`; `clip` keeps every x_0 in
+    range; `how` is for `build_sampler`, its `begin` only where there are originals.
     """
     if how.get("begin") and originals is None:
         raise UserError("only what is left of originals can begin late: there are none")
-    loop, process, times = sampling(experiment, **how)
+    loop, process, times = build_sampler(experiment, **how)
     codec, noise = experiment.codec, Noise(seed, index)
-    denoiser = answering(experiment, guidance_scale, interval, clip)
-    cond = conditions(experiment, index, labels)
+    denoiser = guided_denoiser(experiment, guidance_scale, interval, clip)
+    cond = check_labels(experiment, index, labels)
     if originals is None:
         x_1 = process.prior(torch.empty(len(index), *experiment.config.shape, device=index.device), noise)
     else:
@@ -165,7 +82,7 @@ def trajectory(
     yield from map(codec.decode, loop(denoiser, process, x_1, times, noise, **cond))
 
 
-def samples(
+def generate(
     experiment: Experiment,
     index: Tensor,
     seed: int = 0,
@@ -180,12 +97,12 @@ def samples(
     None is 128 on a CPU, where memory for more is slow to come by, and 1024 elsewhere.
 
     `originals` (N, C, H, W) and `labels` (N,), if given, are of all of them; `how` is for `trajectory`. `tick(n)` is
-    called whenever n images are a state further: in all, each of the N reaches len(sampling(…).times) states.
+    called whenever n images are a state further: in all, each of the N reaches len(build_sampler(…).times) states.
     """
-    told = conditions(experiment, index, labels).get("cond")
+    told = check_labels(experiment, index, labels).get("cond")
     parts = [torch.empty(0, *experiment.config.shape, device=index.device)]  # a process's share may be no image
     usual = 128 if index.device.type == "cpu" else 1024
-    batch_size = usual if batch_size is None else whole("batch_size", batch_size, 1)
+    batch_size = usual if batch_size is None else check_int("batch_size", batch_size, 1)
     for first in range(0, len(index), batch_size):
         part = slice(first, first + batch_size)
         begin, cond = (None if each is None else each[part] for each in (originals, told))
@@ -195,7 +112,7 @@ def samples(
     return torch.cat(parts)
 
 
-def degraded(experiment: Experiment, images: Tensor, t: Tensor, seed: int = 0) -> Tensor:
+def degrade_images(experiment: Experiment, images: Tensor, t: Tensor, seed: int = 0) -> Tensor:
     """Images (B, C, H, W), uint8 or in [0, 1], degraded to times t, () or (B,); back in [0, 1]."""
     noise = Noise(seed, torch.arange(len(images), device=images.device))
     x_0, decode = experiment.codec.encode(images), experiment.codec.decode

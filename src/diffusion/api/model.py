@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.api.editor import SAMPLING, Editor, check_options, fitting, told
-from diffusion.api.generation import answering, samples, sampling, trajectory
-from diffusion.errors import UserError, whole
-from diffusion.experiment.build import Experiment, build, find_weights, load_weights
+from diffusion.api.editor import SAMPLING, Editor, check_images, check_options, told
+from diffusion.api.generation import generate, guided_denoiser, trajectory
+from diffusion.errors import UserError, check_int
+from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config, checked
+from diffusion.experiment.samplers import build_sampler
+from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.method.likelihood import bits_per_dim, dequantise, log_likelihood
-from diffusion.method.noise import Noise, apart
+from diffusion.method.noise import Noise, fold_in
 
 FOLDERS = (Path("weights"), Path(__file__).parents[3] / "weights")
 
@@ -53,7 +55,7 @@ class Model:
         Raises UserError for a label, a sampler or a number of steps that there is not.
         """
         check_options(how, "label", "seed", "batch_size")
-        return samples(self.experiment, self._index(count), seed, labels=label, batch_size=batch_size, **how)
+        return generate(self.experiment, self._index(count), seed, labels=label, batch_size=batch_size, **how)
 
     def trajectory(self, count: int = 8, label: int | Tensor | None = None, seed: int = 0,
                    snapshots: int | None = None, **how: Any) -> Tensor:  # fmt: skip
@@ -62,8 +64,8 @@ class Model:
         They are evenly spaced, six of them or, where there are fewer, all.
         """
         check_options(how, "label", "seed", "snapshots")
-        most = len(sampling(self.experiment, **{key: how[key] for key in how if key in SAMPLING}).times)
-        snapshots = min(6, most) if snapshots is None else whole("snapshots", snapshots, 2, most)
+        most = len(build_sampler(self.experiment, **{key: how[key] for key in how if key in SAMPLING}).times)
+        snapshots = min(6, most) if snapshots is None else check_int("snapshots", snapshots, 2, most)
         at = torch.linspace(0, most - 1, snapshots).round().tolist()
         states = enumerate(trajectory(self.experiment, self._index(count), seed, labels=label, **how))
         return torch.stack([state for i, state in states if i in at])
@@ -74,8 +76,8 @@ class Model:
         t = 0.5 is half way: step 500 of 1000. Of a cold model, the noise is what was drawn: it is added without its
         means over the averaged lines, which stay as they are.
         """
-        images, draws = fitting(images, self.experiment), []
-        t, source = self._time(t, len(images)), Noise(apart(seed), torch.arange(len(images), device=self.device))
+        images, draws = check_images(images, self.experiment), []
+        t, source = self._time(t, len(images)), Noise(fold_in(seed), torch.arange(len(images), device=self.device))
 
         def noise(like: Tensor) -> Tensor:
             draws.append(source(like))
@@ -91,9 +93,9 @@ class Model:
         A cold model has their averages to go by; of a Gaussian one nothing is left, and it draws new images.
         """
         check_options(how, "label", "seed", "batch_size")
-        images = fitting(images, self.experiment)
+        images = check_images(images, self.experiment)
         index = torch.arange(len(images), device=self.device)
-        return samples(self.experiment, index, apart(seed), images, label, batch_size, **how)
+        return generate(self.experiment, index, fold_in(seed), images, label, batch_size, **how)
 
     @torch.no_grad()
     def denoise(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None = None, **how: Any) -> Tensor:
@@ -119,13 +121,13 @@ class Model:
         uint8, or in [0, 1] and rounded to 256 levels; each level is spread over its bin. Song et al. (2021b). With
         fewer steps it is overestimated: digits cost 0.3 bits more in 10 steps, 0.01 in 50, than in 200.
         """
-        images = fitting(images, self.experiment)
+        images = check_images(images, self.experiment)
         levels = images if images.dtype == torch.uint8 else (images * 255).round().byte()
         index = torch.arange(len(images), device=self.device)
         cond = told(self.experiment, images, label, {})
-        noise, codec = Noise(apart(seed), index), self.experiment.codec
+        noise, codec = Noise(fold_in(seed), index), self.experiment.codec
         x_0 = codec.encode(dequantise(levels, noise))
-        denoiser = answering(self.experiment, clip=False)
+        denoiser = guided_denoiser(self.experiment, clip=False)
         nats = log_likelihood(denoiser, self.experiment.process, x_0, steps, noise, probes, **cond)
         return bits_per_dim(nats, x_0[0].numel(), (codec.high - codec.low) / 256)
 
@@ -139,7 +141,7 @@ class Model:
         return Editor(self.experiment)
 
     def _index(self, count: int) -> Tensor:
-        return torch.arange(whole("the number of samples", count, 1), device=self.device)
+        return torch.arange(check_int("the number of samples", count, 1), device=self.device)
 
     def _state(self, x_t: Tensor) -> Tensor:
         """x_t on the model's device; UserError if it is no state of its process."""
@@ -155,7 +157,7 @@ class Model:
 
     def _x_0(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None, **how: Any) -> Tensor:
         x_t = self._state(x_t)
-        denoiser = answering(self.experiment, **how)
+        denoiser = guided_denoiser(self.experiment, **how)
         return denoiser(x_t, self._time(t, len(x_t)), **told(self.experiment, x_t, label, how))
 
     def _time(self, t: float | Tensor, count: int) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from tqdm import tqdm
 
 from diffusion import figures
-from diffusion.api.generation import Way, sampling, trajectory
+from diffusion.api.generation import trajectory
 from diffusion.api.model import Model, load
 from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
+from diffusion.experiment.samplers import Way, build_sampler
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.options import Parser, directory, number, one_of
 
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     if model.config.process != "gaussian":
         raise UserError(f"{args.weights} is a cold model, which DDPM and DDIM cannot sample: see python src generate")
     ways: dict[str, Way] = {
-        way: sampling(model.experiment, way, steps)
+        way: build_sampler(model.experiment, way, steps)
         for way, steps in (("ddpm", args.ddpm_steps), ("ddim", args.ddim_steps))
     }
     stem = f"diffusion_{model.config.dataset.lower()}"

@@ -12,14 +12,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion import figures, files
-from diffusion.api.generation import answering, samples, sampling
+from diffusion.api.generation import generate, guided_denoiser
 from diffusion.api.model import load as load_model
 from diffusion.data.datasets import load
 from diffusion.errors import UserError
+from diffusion.experiment.samplers import build_sampler
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.judge import add_feature_options, named_extractor
 from diffusion.laboratory.options import Parser, directory, number, one_of
-from diffusion.metrics.scores import Reference, agreement, coverage, floor, neighbours, score
+from diffusion.metrics.coverage import coverage, neighbours
+from diffusion.metrics.likeness import agreement
+from diffusion.metrics.scores import Reference, floor, score
 
 LINE = "{:<22}{:>10}{:>8}{:>9}{:>11}{:>11}{:>8}{:>14}".format
 EXAMPLES = """examples:
@@ -57,9 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     dataset = experiment.config.dataset
     how = {"sampler": args.sampler, "steps": args.steps}
     told = {"guidance_scale": args.guidance_scale, "interval": tuple(args.interval)}
-    way = sampling(experiment, **how)
+    way = build_sampler(experiment, **how)
     calls, steps = way.calls, len(way.times) - 1
-    answering(experiment, **told)  # a wrong scale is refused now
+    guided_denoiser(experiment, **told)  # a wrong scale is refused now
     eyes = named_extractor(args, dataset, device)
     data = load(dataset, "train", args.data_root, device)
     test = load(dataset, "test", args.data_root, device)
@@ -81,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         labels = data.stratified(args.samples, seed).labels if experiment.config.classes else None
         with tqdm(total=args.samples * (steps + 1), unit="step", desc=f"seed {seed}", leave=False) as bar:
             index = torch.arange(args.samples, device=device)
-            images = samples(experiment, index, seed, None, labels, args.batch_size, bar.update, **told, **how)
+            images = generate(experiment, index, seed, None, labels, args.batch_size, bar.update, **told, **how)
         rows.append({"seed": seed} | score(images, reference)._asdict() | measured(images, labels, reference, dataset))
         print(LINE(f"seed {seed}", *cells(rows[-1])), flush=True)
 

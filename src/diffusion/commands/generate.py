@@ -9,10 +9,11 @@ import torch
 from tqdm import tqdm
 
 from diffusion import figures, files
-from diffusion.api.generation import SAMPLERS, answering, conditions, samples, sampling
+from diffusion.api.generation import check_labels, generate, guided_denoiser
 from diffusion.api.model import load as load_model
 from diffusion.data.datasets import load
 from diffusion.errors import UserError
+from diffusion.experiment.samplers import SAMPLERS, build_sampler
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.options import Parser, directory, number, one_of
 
@@ -74,11 +75,11 @@ def main(argv: list[str] | None = None) -> None:
     device = open_device(args.device)
     experiment = load_model(args.weights, device).experiment
     how = {"sampler": args.sampler, "steps": args.steps, "variance": args.variance}
-    steps = len(sampling(experiment, **how).times) - 1
+    steps = len(build_sampler(experiment, **how).times) - 1
     told = {"guidance_scale": args.guidance_scale, "interval": tuple(args.guidance_interval)}
-    answering(experiment, **told)  # a wrong scale or label is refused now
+    guided_denoiser(experiment, **told)  # a wrong scale or label is refused now
     index = torch.arange(args.count, device=device)
-    labels = conditions(experiment, index, args.label).get("cond")
+    labels = check_labels(experiment, index, args.label).get("cond")
     if labels is None and args.labels and not args.start == "test":
         raise UserError(f"--labels {args.labels}: {args.weights} knows no labels")
     test = load(experiment.config.dataset, "test", args.data_root, device) if args.start == "test" else None
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         labels = test.labels[: args.count]
     told |= {"clip": not args.no_clip, "batch_size": args.batch_size}
     with tqdm(total=args.count * (steps + 1), unit="step", desc="sampling", leave=False) as bar:
-        images = samples(experiment, index, args.seed, originals, labels, tick=bar.update, **told, **how)
+        images = generate(experiment, index, args.seed, originals, labels, tick=bar.update, **told, **how)
 
     # --- Write ---
     written = {args.out: images.cpu()}

@@ -15,10 +15,11 @@ import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
 
-from diffusion.api.generation import sampling
 from diffusion.errors import Failure, UserError
 from diffusion.experiment.build import build
-from diffusion.experiment.config import DDPM, Config, checked
+from diffusion.experiment.config import Config, checked
+from diffusion.experiment.presets import DDPM
+from diffusion.experiment.samplers import build_sampler
 from diffusion.laboratory.judge import Judge, add_measuring_options, add_sampling_options, check_features
 from diffusion.laboratory.options import Parser, number, one_of
 from diffusion.laboratory.run import Laboratory
@@ -118,7 +119,7 @@ def read(argv: list[str] | None) -> argparse.Namespace:
         if any(isinstance(each, dict) and DDPM[name].network not in each for each in within):
             raise UserError(f"activation is nothing that the network of {name!r} knows: leave it out of --search")
         if "timesteps" not in (args.search or []):
-            sampling(build(DDPM[name]), args.sampler, args.steps)  # wrong --steps are refused now
+            build_sampler(build(DDPM[name]), args.sampler, args.steps)  # wrong --steps are refused now
     return args
 
 
@@ -151,7 +152,7 @@ def attempt(sweep: Sweep, trial: optuna.Trial) -> str:
         sweep.study.sampler = optuna.samplers.TPESampler(seed=seed)
     try:
         config = drawn(trial, args)
-        sampling(build(config), args.sampler, args.steps)
+        build_sampler(build(config), args.sampler, args.steps)
     except UserError as error:
         return failed(trial, error)
     told = argparse.Namespace(**vars(args) | {"seed": trial.user_attrs.get("seed", args.seed), "resume": False})

@@ -5,10 +5,11 @@ import dataclasses
 from pathlib import Path
 
 from diffusion import figures, files
-from diffusion.api.generation import answering
+from diffusion.api.generation import guided_denoiser
 from diffusion.errors import UserError
 from diffusion.experiment import recipe
-from diffusion.experiment.recipe import MOST, PRESETS, SETTINGS, Recipe
+from diffusion.experiment.presets import PRESETS
+from diffusion.experiment.recipe import MOST, SETTINGS, Recipe
 from diffusion.laboratory.judge import Judge, add_measuring_options, check_features, table
 from diffusion.laboratory.options import Parser, number
 from diffusion.laboratory.run import Laboratory
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     what = dataclasses.replace(what, config=lab.config)
     how = {"guidance_scale": what.looks.guidance_scale}
     lab.check_sampling()
-    answering(lab.experiment, what.looks.guidance_scale)  # a wrong one is refused now
+    guided_denoiser(lab.experiment, what.looks.guidance_scale)  # a wrong one is refused now
     judge = Judge(lab)
     labels = lambda seed: lab.data.stratified(args.eval_samples, seed).labels if guided else None
     draw = lambda seed, text: lab.sample(args.eval_samples, seed, text, labels=labels(seed), **how)

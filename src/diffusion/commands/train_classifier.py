@@ -11,14 +11,16 @@ import torch
 from tqdm import tqdm
 
 from diffusion import files
-from diffusion.data.datasets import DATASETS, batches, load, steps_per_epoch
+from diffusion.data.batches import batches, steps_per_epoch
+from diffusion.data.datasets import DATASETS, load
 from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.options import Parser, directory, number, one_of
 from diffusion.laboratory.stopping import Stopped, on_stop, stoppable
 from diffusion.networks import classifier
-from diffusion.networks.classifier import Classifier, Training
+from diffusion.networks.classifier import Classifier
 from diffusion.precision import computes_bf16
+from diffusion.training.classifier import Training, accuracy
 
 MIRRORED = ("FashionMNIST", "CIFAR10")  # things look the same from both sides; letters and digits do not
 BATCH_SIZE = 256
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     # --- Report ---
     ema = training.ema
     ema.load_state_dict(classifier.half(ema))  # what is measured is what the file will hold
-    right = classifier.accuracy(ema, test.images, test.labels)
+    right = accuracy(ema, test.images, test.labels)
     facts = {"dataset": args.dataset, "accuracy": right, "n_test": len(test), "seed": args.seed, "epochs": args.epochs}
     classifier.save(out, ema, **facts)
     print(f"test accuracy {right:.2%} of {len(test):,} images after {args.epochs} epochs")

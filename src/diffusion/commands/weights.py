@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion import files
-from diffusion.api.generation import sampling
-from diffusion.experiment.build import Experiment, load_weights, save_weights
-from diffusion.experiment.config import COLD, DDPM, GUIDED, Config
+from diffusion.experiment.build import Experiment
+from diffusion.experiment.config import Config
 from diffusion.experiment.coursework import run_names
+from diffusion.experiment.presets import COLD, DDPM, GUIDED
 from diffusion.experiment.recipe import Plan
+from diffusion.experiment.samplers import build_sampler
+from diffusion.experiment.weights import load_weights, save_weights
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.laboratory.judge import WAYS, WEIGHTS, Judge, add_measuring_options
 from diffusion.laboratory.options import Parser, directory, one_of
 from diffusion.laboratory.run import Laboratory
 from diffusion.laboratory.stopping import stoppable
-from diffusion.metrics.scores import Likeness, Scores
+from diffusion.metrics.likeness import Likeness
+from diffusion.metrics.scores import Scores
 
 EXAMPLES = """examples:
   python src weights                            all of them: on two CPU cores an hour or more for most, days in all
@@ -137,7 +140,7 @@ def scored(lab: Laboratory, judge: Judge, experiment: Experiment, name: str) -> 
         row = judge.score(images)
         told = {} if labels is None else {"agreement": judge.agreement(images, labels)}
         rows.append({"fid": row.fid, "inception_score": row.inception_score, "kid": row.kid} | told)
-    way, known = sampling(experiment), judge.floor
+    way, known = build_sampler(experiment), judge.floor
     scores = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
     if len(rows) > 1:
         scores |= {f"{key}_sd": statistics.stdev(row[key] for row in rows) for key in rows[0]}

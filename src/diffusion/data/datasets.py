@@ -1,13 +1,10 @@
-"""Data sets as two tensors, fetched from where they can be had and checked; and the order in which they are seen."""
+"""Data sets as two tensors, fetched from where they can be had, and checked."""
 
-import hashlib
 import pickle
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +12,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from diffusion.data import fetch
-from diffusion.errors import UserError, unknown
+from diffusion.errors import unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +43,6 @@ class Dataset:
         even = ((torch.arange(n) + 0.5) * len(self) / n).long()  # more than there are come again
         order = ranked[even[torch.randperm(n, generator=generator)].to(ranked.device)]
         return replace(self, images=self.images[order], labels=self.labels[order])
-
-
-class Batch(NamedTuple):
-    images: Tensor  # (B, C, H, W) uint8
-    labels: Tensor  # (B,) int64
-    index: Tensor  # (B,) int64, their places in the data set
 
 
 @dataclass(frozen=True)
@@ -161,40 +152,3 @@ DATASETS: dict[str, About] = {
     **{f"EMNIST-{split}": _emnist(split) for split in ("balanced", "byclass", "bymerge")},
     "CIFAR10": _cifar10(),
 }
-
-
-# --- Batches ---
-
-
-def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """How many whole batches an epoch holds (the rest is dropped); UserError if none."""
-    if not 1 <= batch_size <= len(dataset):
-        raise UserError(f"the batch size must be from 1 to {len(dataset)} (all of {dataset.name}), not {batch_size}")
-    return len(dataset) // batch_size
-
-
-def batches(
-    dataset: Dataset, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
-    """The batches of steps first_step, first_step + 1, … without end; each epoch is a fresh permutation.
-
-    The batch of a step depends on (seed, step) only. `batch_size` is that of all processes together, of which this one
-    (`rank` of `world`) gets its contiguous part. UserError if it exceeds the data set or is no multiple of `world`.
-    """
-    per_epoch, part = steps_per_epoch(dataset, batch_size), batch_size // world
-    if batch_size % world:
-        raise UserError(f"the batch size must be a multiple of the {world} processes that share it, not {batch_size}")
-    order, epoch = None, None
-    for step in count(first_step):
-        if epoch != step // per_epoch:
-            epoch = step // per_epoch
-            order = _permutation(len(dataset), seed, epoch).to(dataset.images.device)
-        start = step % per_epoch * batch_size + rank * part
-        index = order[start : start + part]
-        yield Batch(dataset.images[index], dataset.labels[index], index)
-
-
-def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch. Hashed: torch drops a seed's upper half, and seed + epoch would repeat other runs."""
-    mixed = hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:4]
-    return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(mixed)))

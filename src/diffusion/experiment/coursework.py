@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from diffusion.errors import UserError
-from diffusion.experiment.config import COLD, DDPM, Config, preset
+from diffusion.experiment.config import Config
+from diffusion.experiment.presets import COLD, DDPM, preset
 from diffusion.method.averaging import rank_of
 
 NAME = re.compile(r"(?:ddpm_mnist_(?P<e1>\d+)|custom_mnist_(?P<e2>\d+)_(?P<axis>row|col))_(?P<preset>\w+)")

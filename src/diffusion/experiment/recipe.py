@@ -10,9 +10,9 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from diffusion.errors import UserError, unknown
-from diffusion.experiment.config import COLD, DDPM, GUIDED, Config, checked, preset
+from diffusion.experiment.config import Config, checked
+from diffusion.experiment.presets import PRESETS, preset
 
-PRESETS = {**{f"cold_{name}" if name in DDPM else name: cold for name, cold in COLD.items()}, **DDPM, **GUIDED}
 CLOSED = ConfigDict(extra="forbid")
 MOST = 10**9  # of every budget
 Scale = Annotated[float, Field(ge=-100, le=100)]
@@ -37,7 +37,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Looks:
+class SampleSheet:
     """How samples are drawn while and after training."""
 
     __pydantic_config__ = CLOSED
@@ -53,7 +53,7 @@ class Recipe:
     name: str
     config: Config
     plan: Plan
-    looks: Looks
+    looks: SampleSheet
     told: tuple[str, ...] = ()
 
     def text(self) -> str:
@@ -81,7 +81,7 @@ NAMED = {  # of a Config's setting -> as the file calls it
     **{key: f"{part}.{key}" for part, keys in SECTIONS.items() for key in keys},
     **{name: f"sample.{key}" for key, name in SAMPLING.items()},
 }
-SAMPLE = (*SAMPLING, *(field.name for field in fields(Looks)))
+SAMPLE = (*SAMPLING, *(field.name for field in fields(SampleSheet)))
 SETTABLE = set(Config.__dataclass_fields__)
 SETTINGS = [f"{part}.{key}" for part, keys in {**SECTIONS, "sample": SAMPLE}.items() for key in keys]
 
@@ -170,7 +170,7 @@ def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) ->
             kind = "config" if key in SETTABLE else "plan"
         values[kind][key] = value
         told += [key] if kind == "config" else []
-    plan, looks = _made(Plan, values["plan"], "train"), _made(Looks, values["looks"], "sample")
+    plan, looks = _made(Plan, values["plan"], "train"), _made(SampleSheet, values["looks"], "sample")
     return Recipe(name, _config(values["config"]), plan, looks, tuple(told))
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from diffusion import files
-from diffusion.experiment.build import Experiment, load_weights
+from diffusion.experiment.build import Experiment
 from diffusion.experiment.coursework import NAME
+from diffusion.experiment.weights import load_weights
 from diffusion.laboratory.judge import WAYS
 
 HEADS = ("file", "epochs", "parameters", "loss", "N × seeds", "FID", "inception score", "label seen", "restored FID",

@@ -8,7 +8,7 @@ from typing import Any
 from diffusion import files
 from diffusion.errors import UserError
 from diffusion.experiment.config import Config, checked
-from diffusion.laboratory.device import hold
+from diffusion.laboratory.locks import hold
 
 
 class Folder:

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion.api.generation import SAMPLERS, sampling
 from diffusion.data.datasets import DATASETS
 from diffusion.errors import UserError, unknown
+from diffusion.experiment.samplers import SAMPLERS, build_sampler
 from diffusion.laboratory.options import number, one_of
 from diffusion.laboratory.run import Laboratory
 from diffusion.metrics.features import CLASSIFIERS, Extractor, extractor, extractor_for, find_classifier
-from diffusion.metrics.scores import Likeness, Reference, Scores, agreement, floor, likeness, score
+from diffusion.metrics.likeness import Likeness, agreement, likeness
+from diffusion.metrics.scores import Reference, Scores, floor, score
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 WAYS = ("direct", "alg1", "alg2", "pinned")  # back from fully averaged test images
@@ -109,7 +110,7 @@ def likeness_table(rows: dict[str, tuple[Scores, Likeness]], judge: Judge) -> st
     for way, (scores, like) in rows.items():
         cells = (f"{scores.fid:.2f}", f"{scores.inception_score:.2f}", f"{like.ssim:.3f}", f"{like.rmse:.3f}",
                  f"{like.agreement:.1%}", f"{like.mean:.4f}")  # fmt: skip
-        steps = sampling(judge.lab.experiment, way).calls
+        steps = build_sampler(judge.lab.experiment, way).calls
         lines.append(line(f"{way}, {steps} step{'s' if steps > 1 else ''}", *cells))
     real = f"{judge.floor.fid:.2f}", f"{judge.floor.inception_score:.2f}"
     lines.append(

@@ -13,20 +13,22 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm import tqdm
 
 from diffusion import figures
-from diffusion.api.generation import degraded, samples, sampling
+from diffusion.api.generation import degrade_images, generate
 from diffusion.data.datasets import load
 from diffusion.errors import UserError
-from diffusion.experiment.build import Experiment, build, save_weights
+from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import Plan
+from diffusion.experiment.samplers import build_sampler
+from diffusion.experiment.weights import save_weights
 from diffusion.laboratory.budget import Budget
-from diffusion.laboratory.device import open_accelerator
 from diffusion.laboratory.folder import Folder
+from diffusion.laboratory.launch import open_accelerator
 from diffusion.laboratory.settings import check_resumed, decided, kept
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.metrics.scores import Scores
 from diffusion.precision import computes_bf16
-from diffusion.training.trainer import LOOK_EVERY, Trainer
+from diffusion.training.trainer import SYNC_EVERY, Trainer
 
 FITTED = 20_000  # training images that a process learns its prior from
 
@@ -133,7 +135,7 @@ class Laboratory:
 
     def check_sampling(self, **how: Any) -> None:
         """Raise UserError for impossible options now, not after an hour of training."""
-        sampling(self.experiment, **how)
+        build_sampler(self.experiment, **how)
 
     def share(self, whole: Tensor) -> Tensor:
         """This process's part of it."""
@@ -158,12 +160,12 @@ class Laboratory:
         index = self.share(torch.arange(count, device=self.device))
         told = {"originals": None if originals is None else originals[index], "guidance_scale": guidance_scale}
         told["labels"] = None if labels is None else labels[index]
-        with self.bar(len(index) * len(sampling(experiment, **how).times), text, unit="step") as bar:
-            return samples(experiment, index, seed, tick=bar.update, **told, **how)
+        with self.bar(len(index) * len(build_sampler(experiment, **how).times), text, unit="step") as bar:
+            return generate(experiment, index, seed, tick=bar.update, **told, **how)
 
-    def degraded(self, images: Tensor, t: float | Tensor) -> Tensor:
+    def degrade_images(self, images: Tensor, t: float | Tensor) -> Tensor:
         """Images (B, C, H, W), uint8 or in [0, 1], degraded to times t, one or (B,); back in [0, 1]."""
-        return degraded(self.experiment, images, torch.as_tensor(t))
+        return degrade_images(self.experiment, images, torch.as_tensor(t))
 
     def gather(self, share: Tensor) -> Tensor:
         """The shares (n, …) of all processes, in order."""
@@ -225,7 +227,7 @@ class Laboratory:
         with self.bar(known, text, initial=self.trainer.step, unit="step") as bar:
             for step in self.trainer.train(until):
                 passed = self.seconds + time.monotonic() - began
-                if step.number % LOOK_EVERY == 0:
+                if step.number % SYNC_EVERY == 0:
                     bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
                     if budget.minutes and not self.trainer.end:
                         bar.total = min(budget.likely(step.number, passed), limit)  # tqdm's ETA comes of it
@@ -252,7 +254,7 @@ class Laboratory:
         """The signal, the wish to save and the promised end of any process, known to all at the same step."""
         if self.accelerator.num_processes == 1:
             return self._signal, save, end
-        if step % LOOK_EVERY:
+        if step % SYNC_EVERY:
             return 0, False, 0
         wishes = self.accelerator.gather(torch.tensor([[self._signal, int(save), end]], device=self.device))
         stop, save, end = wishes.max(0).values.tolist()

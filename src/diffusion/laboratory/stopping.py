@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from diffusion.laboratory.device import launched_by
+from diffusion.laboratory.launch import launched_by
 
 
 class Stopped(Exception):

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError, unknown, whole
+from diffusion.errors import UserError, check_int, unknown
 from diffusion.method.mixture import Mixture
-from diffusion.method.process import Draw, Process, column
+from diffusion.method.process import Draw, Process, append_dims
 
 COMPONENTS = 64  # at most, of the mixture that prior draws from
 ORDERS = ("random", "inside-out", "outside-in")
@@ -54,7 +54,7 @@ class Averaging(Process):
 
     def blurred(self, x_0: Tensor, t: Tensor) -> Tensor:
         """D(x_0, t) without noise."""
-        step = column((t * self.timesteps).round(), x_0)
+        step = append_dims((t * self.timesteps).round(), x_0)
         shape = [1, 1, 1, 1]
         shape[-1 if self.along == -2 else -2] = -1
         return torch.where(self.rank.view(shape) <= step, self.means(x_0), x_0)
@@ -86,7 +86,7 @@ class Averaging(Process):
         There is something to gain where the step is random (eta > 0): each visit begins from a better answer, as in
         the resampling of Lugmayr et al. (2022). It is refused where nothing would change.
         """
-        steps, between = whole("steps", steps, 1), self.timesteps - 1
+        steps, between = check_int("steps", steps, 1), self.timesteps - 1
         if steps <= self.timesteps or not self.eta or not between:
             return super().times(steps)
         visits = between - torch.arange(steps - 1) * between // (steps - 1)  # (steps - 1,) from T - 1 down to 1

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.errors import UserError
-from diffusion.method.process import column
+from diffusion.method.process import append_dims
 from diffusion.precision import computes_bf16
 
 LOSSES: dict[str, Callable] = {"l2": F.mse_loss, "l1": F.l1_loss}
@@ -30,20 +30,20 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The estimate of x_0, float32 of the shape of x_t (B, C, H, W); t is (B,) or ()."""
-        return self.answer(x_t, t, cond)
+        return self.predict(x_t, t, cond)
 
     def loss(self, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The mean loss () of a batch degraded to times t (B,)."""
-        return self.criterion(self.answer(x_t, t, cond), self.regressed(x_0, x_t, t))
+        return self.criterion(self.predict(x_t, t, cond), self.regression_target(x_0, x_t, t))
 
-    def answer(self, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """The network's output, float32; inside, it runs in its own precision if the processor has it."""
         t = t.float().expand(len(x_t)).to(x_t.device)
         bf16 = self.precision == "bf16" and computes_bf16(x_t.device)
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=bf16):
             return self.network(x_t.float(), t, cond).float()
 
-    def regressed(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def regression_target(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """What the network is to answer."""
         return x_0
 
@@ -79,16 +79,16 @@ class GaussianDenoiser(Denoiser):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         # Solve  x_t = alpha x_0 + sigma eps,  out = p x_0 + q eps  for x_0.
-        out = self.answer(x_t, t, cond)
+        out = self.predict(x_t, t, cond)
         if self.target == "x_0":
             return out
         alpha, sigma = self.schedule(t)
         p, q = self.coefficients(alpha, sigma)
         scale = torch.as_tensor(q * alpha - p * sigma)
-        return (column(torch.as_tensor(q), x_t) * x_t - column(sigma, x_t) * out) / column(scale, x_t)
+        return (append_dims(torch.as_tensor(q), x_t) * x_t - append_dims(sigma, x_t) * out) / append_dims(scale, x_t)
 
-    def regressed(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def regression_target(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.schedule(t)
-        p, q = (column(torch.as_tensor(each), x_t) for each in self.coefficients(alpha, sigma))
-        eps = (x_t - column(alpha, x_t) * x_0) / column(sigma, x_t)
+        p, q = (append_dims(torch.as_tensor(each), x_t) for each in self.coefficients(alpha, sigma))
+        eps = (x_t - append_dims(alpha, x_t) * x_0) / append_dims(sigma, x_t)
         return p * x_0 + q * eps

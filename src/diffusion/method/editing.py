@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion.errors import UserError, whole
-from diffusion.method.process import Draw, Gaussian, Process, column
+from diffusion.errors import UserError, check_int
+from diffusion.method.process import Draw, Gaussian, Process, append_dims
 from diffusion.method.sampler import last, sample
 
 
@@ -42,7 +42,7 @@ def inpaint(
     _descending(times)
     if times[0] != 1:
         raise UserError(f"filling in begins at t = 1, not {float(times[0]):g}: what is to be filled is all unknown")
-    passes = whole("resample, the passes a step,", resample, 1)
+    passes = check_int("resample, the passes a step,", resample, 1)
     return _repaint(denoiser, process, x_0, _mask(mask, x_0), times, noise, passes, cond)
 
 
@@ -101,7 +101,7 @@ def times_from(process: Process, t: float, steps: int) -> Tensor:
         raise UserError(f"strength is a time above 0 (which would keep the picture) and up to 1, not {t}")
     T = process.timesteps
     first = max(1, round(t * T)) if T else t
-    steps = whole(f"steps from t = {t:g}", steps, 1, first if T else None)
+    steps = check_int(f"steps from t = {t:g}", steps, 1, first if T else None)
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64) * first
     return times.round() / T if T else times
 
@@ -124,7 +124,7 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
     first, second = (
         torch.where(flat, share, (share * angle).sin() / sine.where(~flat, 1)) for share in (1 - weight, weight)
     )  # (B,)
-    return column(first, a) * a + column(second, b) * b
+    return append_dims(first, a) * a + append_dims(second, b) * b
 
 
 def interpolate(a: Tensor, b: Tensor, weights: Tensor | list[float]) -> Tensor:
@@ -158,7 +158,7 @@ def invert(
         raise UserError(f"only a sampler that draws no noise can be run backwards: eta must be 0, not {process.eta:g}")
     if len(times) < 3:
         raise UserError(f"the way to the noise of a picture takes 2 steps or more, not {len(times) - 1}")
-    return _climb(denoiser, process, x_0, times.flip(0), whole("refine, the corrections a step,", refine, 0), cond)
+    return _climb(denoiser, process, x_0, times.flip(0), check_int("refine, the corrections a step,", refine, 0), cond)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffusion.errors import UserError
 from diffusion.method.denoiser import Denoiser
-from diffusion.method.process import column
+from diffusion.method.process import append_dims
 
 LARGEST = 1e6  # of scales: beyond, float32 has nothing left to tell
 
@@ -49,4 +49,4 @@ class Guided(nn.Module):
         twice = t.repeat(2) if t.dim() else t
         free, bound = self.denoiser(torch.cat([x_t, x_t]), twice, torch.cat([null, cond])).chunk(2)
         scale = torch.where(inside, self.scale, 1.0).to(x_t.device)
-        return free.lerp(bound, column(scale, bound))
+        return free.lerp(bound, append_dims(scale, bound))

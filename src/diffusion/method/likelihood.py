@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError, whole
+from diffusion.errors import UserError, check_int
 from diffusion.method.noise import Noise, unit
 from diffusion.method.process import Gaussian, Process
 
@@ -82,7 +82,7 @@ def _directions(x_0: Tensor, noise: Noise | None, probes: int, exact: bool) -> T
         return axes.reshape(dim, 1, *x_0.shape[1:]).expand(dim, *x_0.shape)
     if noise is None:
         raise UserError("the trace needs noise for its probes: or ask for exact")
-    probes = whole("probes of the trace", probes, 1)
+    probes = check_int("probes of the trace", probes, 1)
     return torch.stack([torch.where(noise(x_0) < 0, -1.0, 1.0).to(x_0.dtype) for _ in range(probes)])
 
 
@@ -92,7 +92,7 @@ def flow_times(process: Process, steps: int, span: tuple[float, float] = SPAN) -
     Of a discrete process: the nearest of its T times, each once, so there may be fewer; not t = 0, never trained.
     """
     low, high = span
-    steps = whole("steps of a likelihood", steps, 1)
+    steps = check_int("steps of a likelihood", steps, 1)
     if not 0 < low < high < math.inf:
         raise UserError(f"a span of noise levels is two numbers above 0, the lower first, not {low} and {high}")
     u = torch.linspace(math.log(low), math.log(high), steps + 1, dtype=torch.float64)

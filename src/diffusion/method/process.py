@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusion.errors import whole
+from diffusion.errors import check_int
 from diffusion.method.noise import Noise
 
 KARRAS = (0.01, 80.0)  # sigma / alpha at the last and at the first step of that grid
@@ -13,7 +13,7 @@ KARRAS = (0.01, 80.0)  # sigma / alpha at the last and at the first step of that
 Draw = Callable[[Tensor], Tensor]  # gives standard normal numbers of the shape of its argument
 
 
-def column(values: Tensor, like: Tensor) -> Tensor:
+def append_dims(values: Tensor, like: Tensor) -> Tensor:
     """Per-sample numbers (B,) or a scalar (), shaped to multiply `like` (B, C, H, W)."""
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1)) if values.dim() else values
 
@@ -41,7 +41,7 @@ class Process(nn.Module):
 
     def times(self, steps: int) -> Tensor:
         """The (steps + 1,) float64 times of a sampler, from 1 down to 0; of a discrete process, multiples of 1/T."""
-        steps = whole("steps", steps, 1, self.timesteps)
+        steps = check_int("steps", steps, 1, self.timesteps)
         t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
         return t if self.timesteps is None else (t * self.timesteps).round() / self.timesteps
 
@@ -113,7 +113,7 @@ class Gaussian(Process):
 
     def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         alpha, sigma = self.schedule(t)
-        return column(alpha, x_0) * x_0 + column(sigma, x_0) * noise(x_0)
+        return append_dims(alpha, x_0) * x_0 + append_dims(sigma, x_0) * noise(x_0)
 
     def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         return noise(like)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from diffusion import files
 from diffusion.errors import UserError, unknown
@@ -116,6 +117,11 @@ def from_classifier(path: Path, device: str | torch.device = "cpu") -> Extractor
     name = f"{facts['dataset']} classifier ({classifier.FEATURES}-d penultimate)"
     digest = files.sha256(path)
     return Extractor(name, digest, classifier.FEATURES, facts["dataset"], network.shape, torch.device(device), look)
+
+
+def gather(part: Tensor) -> Tensor:
+    """The parts (N, …) of all processes, in their order; N may differ."""
+    return torch.cat(gather_all_tensors(part)) if distributed.is_initialized() else part
 
 
 # --- Inception ---

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor, distributed, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from diffusion import files
 from diffusion.errors import UserError
-from diffusion.metrics.features import Extractor, Progress, as_bytes
+from diffusion.metrics.features import Extractor, Progress, as_bytes, gather
 
 KEPT = 10_000  # real images whose features are kept one by one, for the KID
 SPLITS = 10  # parts of the inception score
@@ -119,7 +117,7 @@ def score(
     UserError if the images are unfit, or fewer than 2.
     """
     extractor = reference.extractor
-    features, logits = (_gather(each) for each in extractor(images, batch_size, progress))
+    features, logits = (gather(each) for each in extractor(images, batch_size, progress))
     n = len(features)
     if n < 2:
         raise UserError(f"a score needs at least 2 images, not {n}")
@@ -160,80 +158,9 @@ def _kernel(features: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
     return kid.compute()
 
 
-class Coverage(NamedTuple):
-    """Whether samples are real-looking, and whether they are all that is real."""
-
-    precision: float  # share of samples that lie among real images
-    recall: float  # share of real images that lie among samples
-
-
-def coverage(images: Tensor, reference: Reference, k: int = 3) -> Coverage:
-    """Improved precision and recall (Kynkäänniemi et al., 2019) of images (N, C, H, W), uint8 or in [0, 1].
-
-    An image lies among others if it is nearer to one of them than that one's k-th neighbour is. As many of each are
-    compared, at most the KEPT real ones.
-    """
-    features, _ = reference.extractor(images)
-    count = min(len(features), len(reference.features))
-    made, real = features[:count], reference.features[:count].to(features.device)
-    return Coverage(_share_among(made, real, k), _share_among(real, made, k))
-
-
-def _share_among(some: Tensor, others: Tensor, k: int) -> float:
-    """The share of `some` (N, D) that lie within the k-nearest-neighbour ball of at least one of `others` (M, D)."""
-    near = lambda part: torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest = [near(part).kthvalue(k + 1, dim=1).values for part in others.split(500)]  # 0 is the image itself
-    radius = torch.cat(nearest)
-    inside = [(near(part) <= radius).any(1) for part in some.split(500)]
-    return torch.cat(inside).double().mean().item()
-
-
-def neighbours(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """(distance, index), each (N,): the nearest of `others` (M, C, H, W) to each image, by RMSE of pixels in [0, 1]."""
-    x, y = ((as_bytes(each).float() / 255).flatten(1) for each in (images, others))
-    found = [torch.cdist(part, y).min(1) for part in x.split(250)]
-    distance, index = (torch.cat([getattr(each, name) for each in found]) for name in ("values", "indices"))
-    return distance / x.shape[1] ** 0.5, index
-
-
 def floor(images: Tensor, reference: Reference, n: int | None = None, **how: Any) -> Scores:
     """The score of n real images of the shuffled test split: what a perfect generator would get with as many."""
     return score(images[:n], reference, **how)
-
-
-class Likeness(NamedTuple):
-    """How much restored images are like their originals; means over the images of all processes."""
-
-    ssim: float  # structural similarity (Wang et al., 2004), 1 for equal images
-    rmse: float  # root of the mean squared difference of pixels in [0, 1]
-    agreement: float  # share in which a classifier sees the original's label
-    agreement_original: float  # the same of the originals: its own accuracy on them
-    mean: float  # grey value of the restored images
-    mean_original: float
-
-
-def likeness(extractor: Extractor, images: Tensor, originals: Tensor, labels: Tensor) -> Likeness:
-    """Compare images (N, C, H, W) with their originals, both uint8 or in [0, 1], and labels (N,)."""
-    x, y = (as_bytes(each).float() / 255 for each in (images, originals))
-    ssim = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none").reshape(len(x))
-    mean = lambda values: _gather(values).double().mean().item()
-    square = (x - y).square().mean((1, 2, 3))
-    means = mean(x.mean((1, 2, 3))), mean(y.mean((1, 2, 3)))
-    seen = (agreement(extractor, each, labels) for each in (images, originals))
-    return Likeness(mean(ssim), mean(square) ** 0.5, *seen, *means)
-
-
-def agreement(extractor: Extractor, images: Tensor, labels: Tensor) -> float:
-    """The share of images, of all processes, in which a classifier sees the label that they were made for."""
-    if extractor.dataset == "ImageNet":
-        raise UserError(f"the {extractor.name} does not know the labels of these images: use a classifier's features")
-    _, logits = extractor(images)
-    return _gather(logits.argmax(1) == labels.to(logits.device)).double().mean().item()
-
-
-def _gather(part: Tensor) -> Tensor:
-    """The parts (N, …) of all processes, in their order; N may differ."""
-    return torch.cat(gather_all_tensors(part)) if distributed.is_initialized() else part
 
 
 def _warning(n: int, dim: int) -> str:

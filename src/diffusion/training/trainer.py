@@ -8,7 +8,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from diffusion.data.datasets import Dataset, batches, steps_per_epoch
+from diffusion.data.batches import batches, steps_per_epoch
+from diffusion.data.datasets import Dataset
 from diffusion.errors import Failure
 from diffusion.experiment.config import Config
 from diffusion.method.codec import Pixels
@@ -16,7 +17,7 @@ from diffusion.method.denoiser import Denoiser
 from diffusion.method.noise import Noise
 from diffusion.method.process import Process
 
-LOOK_EVERY = 20  # steps between two looks at the device: each one would make a GPU wait for the CPU
+SYNC_EVERY = 20  # steps between two looks at the device: each one would make a GPU wait for the CPU
 
 
 class Diverged(Failure):
@@ -24,7 +25,7 @@ class Diverged(Failure):
 
 
 class Step(NamedTuple):
-    """One optimizer step. `loss` is fresh every LOOK_EVERY steps (and at the end), otherwise the last one looked at."""
+    """One optimizer step. `loss` is fresh every SYNC_EVERY steps (and at the end), otherwise the last one looked at."""
 
     number: int  # counted from 1, over all epochs
     loss: float
@@ -81,7 +82,7 @@ class Trainer:
 
     def train(self, until: int) -> Iterator[Step]:
         """Train up to step `until`, yielding after every step. Raises Diverged. May be left at any step."""
-        look_every = 1 if self.accelerator.device.type == "cpu" else LOOK_EVERY
+        look_every = 1 if self.accelerator.device.type == "cpu" else SYNC_EVERY
         stream = self.batches()
         while self.step < until:
             batch = next(stream)

@@ -1,0 +1,52 @@
+"""The order in which a data set is seen: a function of the seed and the step."""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion.data.datasets import Dataset
+from diffusion.errors import UserError
+
+
+class Batch(NamedTuple):
+    images: Tensor  # (B, C, H, W) uint8
+    labels: Tensor  # (B,) int64
+    index: Tensor  # (B,) int64, their places in the data set
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """How many whole batches an epoch holds (the rest is dropped); UserError if none."""
+    if not 1 <= batch_size <= len(dataset):
+        raise UserError(f"the batch size must be from 1 to {len(dataset)} (all of {dataset.name}), not {batch_size}")
+    return len(dataset) // batch_size
+
+
+def batches(
+    dataset: Dataset, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """The batches of steps first_step, first_step + 1, … without end; each epoch is a fresh permutation.
+
+    The batch of a step depends on (seed, step) only. `batch_size` is that of all processes together, of which this one
+    (`rank` of `world`) gets its contiguous part. UserError if it exceeds the data set or is no multiple of `world`.
+    """
+    per_epoch, part = steps_per_epoch(dataset, batch_size), batch_size // world
+    if batch_size % world:
+        raise UserError(f"the batch size must be a multiple of the {world} processes that share it, not {batch_size}")
+    order, epoch = None, None
+    for step in count(first_step):
+        if epoch != step // per_epoch:
+            epoch = step // per_epoch
+            order = _permutation(len(dataset), seed, epoch).to(dataset.images.device)
+        start = step % per_epoch * batch_size + rank * part
+        index = order[start : start + part]
+        yield Batch(dataset.images[index], dataset.labels[index], index)
+
+
+def _permutation(n: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch. Hashed: torch drops a seed's upper half, and seed + epoch would repeat other runs."""
+    mixed = hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:4]
+    return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(mixed)))

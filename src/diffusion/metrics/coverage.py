@@ -1,0 +1,45 @@
+"""Whether samples are real-looking, all that is real, and new: precision, recall, nearest neighbours."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion.metrics.features import as_bytes
+from diffusion.metrics.scores import Reference
+
+
+class Coverage(NamedTuple):
+    """Whether samples are real-looking, and whether they are all that is real."""
+
+    precision: float  # share of samples that lie among real images
+    recall: float  # share of real images that lie among samples
+
+
+def coverage(images: Tensor, reference: Reference, k: int = 3) -> Coverage:
+    """Improved precision and recall (Kynkäänniemi et al., 2019) of images (N, C, H, W), uint8 or in [0, 1].
+
+    An image lies among others if it is nearer to one of them than that one's k-th neighbour is. As many of each are
+    compared, at most the KEPT real ones.
+    """
+    features, _ = reference.extractor(images)
+    count = min(len(features), len(reference.features))
+    made, real = features[:count], reference.features[:count].to(features.device)
+    return Coverage(_share_among(made, real, k), _share_among(real, made, k))
+
+
+def _share_among(some: Tensor, others: Tensor, k: int) -> float:
+    """The share of `some` (N, D) that lie within the k-nearest-neighbour ball of at least one of `others` (M, D)."""
+    near = lambda part: torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = [near(part).kthvalue(k + 1, dim=1).values for part in others.split(500)]  # 0 is the image itself
+    radius = torch.cat(nearest)
+    inside = [(near(part) <= radius).any(1) for part in some.split(500)]
+    return torch.cat(inside).double().mean().item()
+
+
+def neighbours(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """(distance, index), each (N,): the nearest of `others` (M, C, H, W) to each image, by RMSE of pixels in [0, 1]."""
+    x, y = ((as_bytes(each).float() / 255).flatten(1) for each in (images, others))
+    found = [torch.cdist(part, y).min(1) for part in x.split(250)]
+    distance, index = (torch.cat([getattr(each, name) for each in found]) for name in ("values", "indices"))
+    return distance / x.shape[1] ** 0.5, index
