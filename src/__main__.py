@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from diffusion.errors import unknown
-from diffusion.laboratory.options import run
+from diffusion.laboratory.options import run_command
 
 HERE = Path(__file__).parent / "diffusion" / "commands"
 
@@ -31,4 +31,4 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

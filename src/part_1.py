@@ -10,7 +10,7 @@ from diffusion import figures
 from diffusion.experiment import coursework
 from diffusion.experiment.presets import DDPM, preset
 from diffusion.laboratory.judge import Judge, add_measuring_options, add_sampling_options, check_features, table
-from diffusion.laboratory.options import Parser, number, one_of, run
+from diffusion.laboratory.options import Parser, number, one_of, run_command
 from diffusion.laboratory.run import Laboratory
 from diffusion.laboratory.settings import add_training_options
 from diffusion.laboratory.stopping import stoppable
@@ -62,4 +62,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -15,7 +15,7 @@ from diffusion.laboratory.judge import (
     likeness_table,
     table,
 )
-from diffusion.laboratory.options import Parser, number, one_of, run
+from diffusion.laboratory.options import Parser, number, one_of, run_command
 from diffusion.laboratory.run import Laboratory
 from diffusion.laboratory.settings import add_training_options
 from diffusion.laboratory.stopping import stoppable
@@ -78,4 +78,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -7,7 +7,7 @@ python src/training_grounds.py 5 default_28 True row   part 2, cold diffusion of
 from diffusion.errors import UserError
 from diffusion.experiment import coursework
 from diffusion.experiment.presets import COLD, DDPM, preset
-from diffusion.laboratory.options import Parser, number, one_of, run
+from diffusion.laboratory.options import Parser, number, one_of, run_command
 from diffusion.laboratory.run import Laboratory
 from diffusion.laboratory.settings import add_training_options
 from diffusion.laboratory.stopping import stoppable
@@ -53,4 +53,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -162,13 +162,13 @@ def raiser(error: BaseException):
 )
 def test_a_command_leaves_with_its_code_and_at_most_a_sentence(capsys, main, code, said):
     with pytest.raises(SystemExit) as stop:
-        options.run(main, [])
+        options.run_command(main, [])
     assert (stop.value.code, capsys.readouterr().err) == (code, said)
 
 
 def test_a_bug_is_not_dressed_up_as_the_persons_mistake():
     with pytest.raises(ZeroDivisionError):
-        options.run(raiser(ZeroDivisionError()), [])
+        options.run_command(raiser(ZeroDivisionError()), [])
 
 
 def test_malloc_keeps_what_tensors_free():

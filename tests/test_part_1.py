@@ -207,7 +207,7 @@ def test_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(tmp_path, c
         pytest.skip("there is a GPU here")
     command = [*words, "--out", str(tmp_path), "--data-root", str(ROOT / "data")]
     with pytest.raises(SystemExit) as left:
-        options.run(part_1.main, command)  # in this process: twelve starts of torch would take a minute
+        options.run_command(part_1.main, command)  # in this process: twelve starts of torch would take a minute
     said = capsys.readouterr().err
     assert left.value.code == 2
     assert says in said and said.count("\n") == 1

@@ -105,7 +105,7 @@ def test_wrong_input_to_the_training_grounds(tmp_path, capsys, words, says):
 
 def refused(main, words, says, capsys):
     with pytest.raises(SystemExit) as left:
-        options.run(main, words)
+        options.run_command(main, words)
     said = capsys.readouterr().err
     assert left.value.code == 2 and says in said and said.count("\n") == 1
 

@@ -34,7 +34,7 @@ def here(*words, code=0):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with pytest.raises(SystemExit) as left:
-            options.run(sweep.main, [str(word) for word in words])
+            options.run_command(sweep.main, [str(word) for word in words])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

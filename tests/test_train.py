@@ -51,7 +51,7 @@ def here(monkeypatch):
 
     def run_here(*words, code=0):
         with pytest.raises(SystemExit) as left:
-            options.run(train.main, [str(word) for word in words])
+            options.run_command(train.main, [str(word) for word in words])
         assert left.value.code == code
 
     yield run_here

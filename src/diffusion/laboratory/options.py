@@ -90,7 +90,7 @@ def directory(text: str) -> Path:
     return path
 
 
-def run(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> NoReturn:
+def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run a command and leave with its exit code: 0 done, 2 a mistake in what was asked, 1 anything that failed."""
     try:
         code = main(argv) or 0
