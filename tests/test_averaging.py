@@ -89,9 +89,9 @@ def test_algorithm_1_trusts_its_last_estimate_and_algorithm_2_keeps_what_each_st
 
 
 def test_noise_is_of_the_stated_size_in_training_and_fresh_at_each_step():
-    process = Averaging("col", line_order("inside-out", 28).reshape(7, 4), noise=0.15, eta=1.0)
+    process = Averaging("col", line_order("inside-out", 28).reshape(7, 4), sigma=0.15, eta=1.0)
     x_0 = torch.rand(500, 1, 28, 28)
-    residual = process.degrade(x_0, torch.tensor(0.5)) - process.blurred(x_0, torch.tensor(0.5))
+    residual = process.degrade(x_0, torch.tensor(0.5), torch.randn_like(x_0)) - process.blurred(x_0, torch.tensor(0.5))
     assert residual.std().item() == pytest.approx(0.15, rel=0.01)
     t, s = torch.tensor(4 / 7), torch.tensor(3 / 7)
     fresh = process.step(torch.randn_like(x_0), x_0, t, s) - process.blurred(x_0, s)
@@ -101,11 +101,11 @@ def test_noise_is_of_the_stated_size_in_training_and_fresh_at_each_step():
 
 
 @pytest.mark.parametrize("axis", ["row", "col"])
-@pytest.mark.parametrize("noise", [0.0, 0.15])
-def test_pinned_averages_stay_what_they_were_whatever_the_network_says(axis, noise):
-    process = Averaging(axis, line_order("random", 28).reshape(7, 4), noise, eta=1.0, pinned=True, channels=3)
+@pytest.mark.parametrize("sigma", [0.0, 0.15])
+def test_pinned_averages_stay_what_they_were_whatever_the_network_says(axis, sigma):
+    process = Averaging(axis, line_order("random", 28).reshape(7, 4), sigma, eta=1.0, pinned=True, channels=3)
     x_0, babble = torch.rand(5, 3, 28, 28), lambda x, t: torch.randn_like(x)
-    x_1 = process.degrade(x_0, torch.ones(()))
+    x_1 = process.degrade(x_0, torch.ones(()), torch.randn_like(x_0))
     *states, end = sample(babble, process, x_1, process.times(7))
     for x in states:
         torch.testing.assert_close(process.means(x), process.means(x_0), atol=1e-5, rtol=0)
@@ -115,7 +115,7 @@ def test_pinned_averages_stay_what_they_were_whatever_the_network_says(axis, noi
 
 
 def test_the_last_answer_is_the_networks_own():
-    process = Averaging("row", line_order("random", 28).reshape(7, 4), noise=0.1, eta=1.0, pinned=True)
+    process = Averaging("row", line_order("random", 28).reshape(7, 4), sigma=0.1, eta=1.0, pinned=True)
     answer = torch.rand(2, 1, 28, 28)
     x = last(sample(lambda x, t: answer, process, torch.rand(2, 1, 28, 28), process.times(7)))
     assert torch.equal(x, answer)
@@ -133,7 +133,7 @@ def test_more_steps_than_groups_come_again_to_the_times_between(groups, steps):
 
 
 def test_to_come_again_is_refused_where_it_changes_nothing():
-    process = Averaging("row", line_order("random", 28).reshape(7, 4), noise=0.1)
+    process = Averaging("row", line_order("random", 28).reshape(7, 4), sigma=0.1)
     x_t, t = torch.rand(2, 1, 28, 28), torch.tensor(3 / 7)
     torch.testing.assert_close(process.step(x_t, torch.rand_like(x_t), t, t), x_t)  # Algorithm 2
     with pytest.raises(UserError, match="from 1 to 7"):
@@ -143,9 +143,9 @@ def test_to_come_again_is_refused_where_it_changes_nothing():
 
 
 def test_noise_leaves_the_averages_alone():
-    process, x_0 = Averaging("row", line_order("random", 28).reshape(7, 4), noise=0.3), torch.rand(4, 1, 28, 28)
+    process, x_0 = Averaging("row", line_order("random", 28).reshape(7, 4), sigma=0.3), torch.rand(4, 1, 28, 28)
     for t in torch.arange(8) / 7:
-        x_t = process.degrade(x_0, t)
+        x_t = process.degrade(x_0, t, torch.randn_like(x_0))
         torch.testing.assert_close(process.means(x_t), process.means(x_0), atol=1e-6, rtol=0)
         assert (x_t - process.blurred(x_0, t)).std() == pytest.approx(0.3, rel=0.05)
 

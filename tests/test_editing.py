@@ -101,11 +101,11 @@ def test_a_degraded_picture_made_noisier_is_one_degraded_that_far(schedule, s, t
     process, x_0 = Gaussian(schedule()), data(4)
     s, t = torch.tensor([s, t], dtype=torch.float64)
     zero, one = torch.zeros_like, torch.ones_like
-    signal = noisier(process, process.degrade(x_0, s, zero), s, t, zero)
-    torch.testing.assert_close(signal, process.degrade(x_0, t, zero))
-    first = noisier(process, process.degrade(0 * x_0, s, one), s, t, zero)
+    signal = noisier(process, process.degrade(x_0, s), s, t, zero)
+    torch.testing.assert_close(signal, process.degrade(x_0, t))
+    first = noisier(process, process.degrade(0 * x_0, s, one(x_0)), s, t, zero)
     second = noisier(process, 0 * x_0, s, t, one)
-    torch.testing.assert_close(first**2 + second**2, process.degrade(0 * x_0, t, one) ** 2)
+    torch.testing.assert_close(first**2 + second**2, process.degrade(0 * x_0, t, one(x_0)) ** 2)
 
 
 @every_schedule

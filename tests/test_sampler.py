@@ -67,7 +67,7 @@ def test_a_perfect_denoiser_returns_x_0(schedule, target):
     """One that knows x_0: whatever the target, one step or many, DDIM ends on it."""
     schedule = SCHEDULES[schedule]()
     x_0, process = torch.rand(4, 1, 3, 3) - 0.5, Gaussian(schedule, eta=0)
-    x_1 = process.degrade(x_0, torch.ones(4))
+    x_1 = process.degrade(x_0, torch.ones(4), torch.randn_like(x_0))
     for steps in (1, 7):
         x = last(sample(lambda x, t: x_0, process, x_1, process.times(steps)))
         torch.testing.assert_close(
@@ -80,11 +80,11 @@ def test_what_the_network_is_asked_is_what_the_denoiser_inverts(schedule, target
     """A network that answers exactly what the loss asks of it has loss 0 and makes a denoiser that answers x_0."""
     schedule, x_0, eps = SCHEDULES[schedule](), torch.randn(8, 1, 4, 4), torch.randn(8, 1, 4, 4)
     for t in (torch.full((8,), 0.01), torch.rand(8).clamp(0.1), torch.ones(8)):
-        x_t = Gaussian(schedule).degrade(x_0, t, lambda like: eps)
+        x_t = Gaussian(schedule).degrade(x_0, t, eps)
         alpha, sigma = (each.reshape(-1, 1, 1, 1).float() for each in schedule(t))
         p, q = TARGETS[target](alpha, sigma)
         denoiser = GaussianDenoiser(lambda x, t, c, answer=p * x_0 + q * eps: answer, schedule, target)
-        assert denoiser.loss(x_0, x_t, t).item() < 1e-7
+        assert denoiser.loss(x_0, eps, x_t, t).item() < 1e-7
         torch.testing.assert_close(denoiser(x_t, t), x_0, atol=2e-3, rtol=0)  # eps at t = 1 divides by alpha = 0.006
 
 
@@ -99,12 +99,11 @@ def test_ddim_with_the_true_x_0_moves_along_the_degradation(schedule):
     """D(x_0, t) steps to D(x_0, s) with the same noise: DDIM, Bansal's Algorithm 2 and Euler's step in one."""
     process = Gaussian(SCHEDULES[schedule](), eta=0)
     x_0, eps = torch.randn(5, 1, 3, 3, dtype=torch.float64), torch.randn(5, 1, 3, 3, dtype=torch.float64)
-    fixed = lambda like: eps
     for t, s in [(1.0, 0.6), (0.6, 0.59), (0.3, 0.0)]:
         t, s = torch.tensor(t, dtype=torch.float64), torch.tensor(s, dtype=torch.float64)
-        x_t, x_s = process.degrade(x_0, t, fixed), process.degrade(x_0, s, fixed)
+        x_t, x_s = process.degrade(x_0, t, eps), process.degrade(x_0, s, eps)
         torch.testing.assert_close(process.step(x_t, x_0, t, s), x_s, atol=1e-9, rtol=0)
-        process.degrade = lambda x, t, noise=fixed: Gaussian.degrade(process, x, t, noise)
+        process.degrade = lambda x, t: Gaussian.degrade(process, x, t, eps)
         torch.testing.assert_close(Process.step(process, x_t, x_0, t, s), x_s, atol=1e-9, rtol=0)
         del process.degrade
 

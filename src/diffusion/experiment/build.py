@@ -65,5 +65,5 @@ def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
     if lines % config.timesteps:
         raise UserError(f"{lines} lines do not divide into {config.timesteps} groups of equal size")
     order = line_order(config.order, lines, config.seed).reshape(config.timesteps, -1)
-    process = Averaging(config.axis, order, noise=config.noise, channels=config.shape[0])
+    process = Averaging(config.axis, order, sigma=config.noise, channels=config.shape[0])
     return process, Denoiser(network, loss=config.loss, precision=config.precision)

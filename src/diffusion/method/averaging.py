@@ -33,16 +33,16 @@ def rank_of(order: Tensor) -> Tensor:
 class Averaging(Process):
     """At t = k/T the first k groups of an order are averaged, each to one number: the joint mean of all its lines.
 
-    `order` (T, lines per group) holds line numbers; `axis` says whether lines are rows or columns. With `noise` > 0,
+    `order` (T, lines per group) holds line numbers; `axis` says whether lines are rows or columns. With `sigma` > 0,
     every degraded image also carries Gaussian noise of that standard deviation, which the step draws afresh by `eta`;
     the averages themselves stay free of it. `pinned` tells the step to hold on to them.
     """
 
     def __init__(
-        self, axis: str, order: Tensor, noise: float = 0.0, eta: float = 0.0, pinned: bool = False, channels: int = 1
+        self, axis: str, order: Tensor, sigma: float = 0.0, eta: float = 0.0, pinned: bool = False, channels: int = 1
     ):
         super().__init__()
-        self.timesteps, self.noise, self.eta, self.pinned = len(order), noise, eta, pinned
+        self.timesteps, self.sigma, self.eta, self.pinned = len(order), sigma, eta, pinned
         self.along = {"row": -1, "col": -2}[axis]  # the dimension of an image that a line runs along
         self.register_buffer("rank", rank_of(order))  # (lines,) the step at which each line is averaged
         self.averages = Mixture(COMPONENTS, channels * len(order))  # of the T numbers a channel that are left at t = 1
@@ -59,15 +59,17 @@ class Averaging(Process):
         shape[-1 if self.along == -2 else -2] = -1
         return torch.where(self.rank.view(shape) <= step, self.means(x_0), x_0)
 
-    def noisy(self, x_t: Tensor, noise: Draw, scale: float = 1.0) -> Tensor:
-        """x_t with `scale` times its noise, of which the average of every group is free."""
-        if not self.noise * scale:
-            return x_t
-        z = noise(x_t)
-        return x_t + scale * self.noise * (z - self.means(z))
+    @property
+    def adds_noise(self) -> bool:
+        return self.sigma > 0
 
-    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
-        return self.noisy(self.blurred(x_0, t), noise)
+    def noisy(self, x_t: Tensor, eps: Tensor, scale: float = 1.0) -> Tensor:
+        """x_t with `scale` times its noise, of which the average of every group is free."""
+        return x_t + scale * self.sigma * (eps - self.means(eps))
+
+    def degrade(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
+        x_t = self.blurred(x_0, t)
+        return self.noisy(x_t, eps) if self.adds_noise and eps is not None else x_t
 
     def fit(self, x_0: Tensor, progress: Callable = iter) -> None:
         """Learn from training images (N, C, H, W) what fully averaged ones look like, for `prior`."""
@@ -78,7 +80,7 @@ class Averaging(Process):
             raise UserError("these weights do not say what averaged images look like: start from test images instead")
         values = self.averages.draw(like, noise).reshape(len(like), like.shape[1], -1)  # (B, C, T)
         x_1 = values[:, :, self.rank - 1].unsqueeze(self.along).expand_as(like)
-        return self.noisy(x_1, noise)
+        return self.noisy(x_1, noise(like)) if self.adds_noise else x_1
 
     def times(self, steps: int) -> Tensor:
         """As of every process; more `steps` than groups come to every time between 1 and 0 evenly often.
@@ -107,4 +109,4 @@ class Averaging(Process):
         if self.pinned and s > 0:  # not the last answer: to shift it would tint what is black
             x_0 = x_0 + self.means(x_t) - self.means(x_0)
         x_s = self.blurred(x_0, s) + (1 - self.eta**2) ** 0.5 * (x_t - self.blurred(x_0, t))
-        return self.noisy(x_s, noise, self.eta) if s > 0 else x_s
+        return self.noisy(x_s, noise(x_s), self.eta) if s > 0 and self.eta and self.adds_noise else x_s

@@ -32,9 +32,9 @@ class Denoiser(nn.Module):
         """The estimate of x_0, float32 of the shape of x_t (B, C, H, W); t is (B,) or ()."""
         return self.predict(x_t, t, cond)
 
-    def loss(self, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """The mean loss () of a batch degraded to times t (B,)."""
-        return self.criterion(self.predict(x_t, t, cond), self.regression_target(x_0, x_t, t))
+    def loss(self, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The mean loss () of images x_0 (B, C, H, W), degraded with the noise eps to x_t at times t (B,)."""
+        return self.criterion(self.predict(x_t, t, cond), self.regression_target(x_0, eps, t))
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """The network's output, float32; inside, it runs in its own precision if the processor has it."""
@@ -43,7 +43,7 @@ class Denoiser(nn.Module):
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=bf16):
             return self.network(x_t.float(), t, cond).float()
 
-    def regression_target(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def regression_target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network is to answer."""
         return x_0
 
@@ -87,8 +87,6 @@ class GaussianDenoiser(Denoiser):
         scale = torch.as_tensor(q * alpha - p * sigma)
         return (append_dims(torch.as_tensor(q), x_t) * x_t - append_dims(sigma, x_t) * out) / append_dims(scale, x_t)
 
-    def regression_target(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = self.schedule(t)
-        p, q = (append_dims(torch.as_tensor(each), x_t) for each in self.coefficients(alpha, sigma))
-        eps = (x_t - append_dims(alpha, x_t) * x_0) / append_dims(sigma, x_t)
+    def regression_target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        p, q = (append_dims(torch.as_tensor(each), x_0) for each in self.coefficients(*self.schedule(t)))
         return p * x_0 + q * eps

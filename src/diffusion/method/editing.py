@@ -57,11 +57,11 @@ def _repaint(
     passes: int,
     cond: dict,
 ) -> Iterator[Tensor]:
-    x = torch.where(mask, process.prior(x_0, noise), process.degrade(x_0, times[0], noise))
+    x = torch.where(mask, process.prior(x_0, noise), process.degrade(x_0, times[0], noise(x_0)))
     for t, s in pairwise(times):
         for more in reversed(range(passes if s > 0 else 1)):
             x = process.step(x, denoiser(x, t, **cond), t, s, noise)
-            known = process.degrade(x_0, s, noise) if s > 0 else x_0  # a table's t = 0 is not quite clean
+            known = process.degrade(x_0, s, noise(x_0)) if s > 0 else x_0  # a table's t = 0 is not quite clean
             x = torch.where(mask, x, known)
             if more:
                 x = noisier(process, x, s, t, noise)
@@ -92,7 +92,8 @@ def vary(
     """
     _encoded(x_0)
     times = times_from(process, strength, steps)
-    return loop(denoiser, process, process.degrade(x_0, times[0], noise), times, noise, **cond)
+    x_t = process.degrade(x_0, times[0], noise(x_0) if process.adds_noise else None)
+    return loop(denoiser, process, x_t, times, noise, **cond)
 
 
 def times_from(process: Process, t: float, steps: int) -> Tensor:

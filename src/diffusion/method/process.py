@@ -22,9 +22,10 @@ class Process(nn.Module):
     """The contract, and the step that serves every deterministic degradation."""
 
     timesteps: int | None = None  # T of a discrete process, None for continuous time
+    adds_noise = True  # whether degrade has a use for eps
 
-    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
-        """x_t for images x_0 (B, C, H, W) at times t, (B,) or ()."""
+    def degrade(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
+        """x_t for images x_0 (B, C, H, W) at times t, (B,) or (), with the noise eps of x_0's shape (None: without)."""
         raise NotImplementedError
 
     def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
@@ -111,9 +112,10 @@ class Gaussian(Process):
             below, above = middle.where(early, below), above.where(early, middle)
         return below
 
-    def degrade(self, x_0: Tensor, t: Tensor, noise: Draw = torch.randn_like) -> Tensor:
+    def degrade(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
         alpha, sigma = self.schedule(t)
-        return append_dims(alpha, x_0) * x_0 + append_dims(sigma, x_0) * noise(x_0)
+        signal = append_dims(alpha, x_0) * x_0
+        return signal if eps is None else signal + append_dims(sigma, x_0) * eps
 
     def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         return noise(like)

@@ -38,8 +38,8 @@ class Loss(nn.Module):
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        return self.denoiser.loss(x_0, x_t, t, cond)
+    def forward(self, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.denoiser.loss(x_0, eps, x_t, t, cond)
 
 
 class Trainer:
@@ -101,11 +101,12 @@ class Trainer:
         first = self.step * self.config.batch_size + self.accelerator.process_index * len(x_0)
         noise = Noise(self.config.seed, torch.arange(first, first + len(x_0), device=x_0.device))
         t = self.process.draw_time(noise)
-        x_t = self.process.degrade(x_0, t, noise)
+        eps = noise(x_0) if self.process.adds_noise else torch.zeros_like(x_0)
+        x_t = self.process.degrade(x_0, t, eps)
         if cond is not None:
             hidden = noise.uniform() <= self.config.drop_prob
             cond = torch.where(hidden, self.denoiser.null(cond), cond)
-        loss = self.loss(x_0, x_t, t, cond)
+        loss = self.loss(x_0, eps, x_t, t, cond)
         self.accelerator.backward(loss)
         parameters = list(self.denoiser.parameters())
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
