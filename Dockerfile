@@ -23,11 +23,11 @@ ENV PATH=/home/lab/cold_dif_model/.venv/bin:$PATH PIP_NO_CACHE_DIR=1
 
 # Before the code, so that new code installs nothing again. On a CPU the wheel needs the libraries that torch is linked
 # with to be there, but neither Triton nor what those libraries would open on a GPU; libcudnn_graph knows the version.
-COPY --chown=lab:lab Makefile requirements.txt ./
+COPY --chown=lab:lab Makefile requirements.txt requirements-dev.txt ./
 ARG DEVICE=cpu
 ARG PIP_EXTRA_INDEX_URL
 RUN case "$DEVICE" in cpu|gpu) ;; *) echo "DEVICE is cpu or gpu, not $DEVICE" >&2; exit 1 ;; esac \
- && make .venv/.installed \
+ && make .venv/.requirements \
  && if [ "$DEVICE" = cpu ]; then \
       python -m pip uninstall --yes triton \
       && find .venv -path '*/nvidia/*' \( -name 'libcudnn_[!g]*' -o -name 'libcusolverMg*' \
@@ -35,10 +35,12 @@ RUN case "$DEVICE" in cpu|gpu) ;; *) echo "DEVICE is cpu or gpu, not $DEVICE" >&
     fi \
  && python -c 'import torchvision'
 
-# The touch: pip is done even where the layers above are older than this checkout's requirements.txt. The folders: a
-# volume mounted on one of them belongs to lab, and docker cp finds them.
+# The touch: pip is done even where the layers above are older than this checkout's requirements. What is left of make is
+# the package itself, by a link to src/. The folders: a volume mounted on one of them belongs to lab, and docker cp finds
+# them.
 COPY --chown=lab:lab . .
-RUN touch .venv/.installed \
+RUN touch .venv/.requirements \
+ && make .venv/.installed \
  && mkdir -p Plots contents contents_custom contents_lap data runs \
  && if [ -d .git ]; then pre-commit install --install-hooks; fi
 

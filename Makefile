@@ -23,12 +23,13 @@ weights: .venv/.installed  ## train, score and store all that is shipped and not
 slow: .venv/.installed  ## the tests that take minutes
 	@$(RUN) -m pytest -m slow $(ARGS)
 
-lint: .venv/.installed  ## ruff's checks and formatting, changing nothing
+lint: .venv/.installed  ## ruff's checks and formatting and mypy's types, changing nothing
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
 
 benchmark: .venv/.installed  ## training speed of each preset against a textbook loop
-	@PYTHONPATH=src $(RUN) benchmarks/training.py
+	@$(RUN) benchmarks/training.py
 
 report: .venv/.installed  ## Report/report.pdf and docs/results.md, their numbers and pictures from the runs' JSON and the weights (needs TeX)
 	@command -v latexmk >/dev/null && kpsewhich booktabs.sty natbib.sty >/dev/null || { \
@@ -38,13 +39,18 @@ report: .venv/.installed  ## Report/report.pdf and docs/results.md, their number
 	@cd Report && latexmk -g -pdf -interaction=nonstopmode -halt-on-error -quiet report.tex >/dev/null || { tail -n 30 report.log >&2; exit 1; }
 	@echo "wrote Report/report.pdf"
 
-# .unfinished becomes .installed only when pip is done, so an install that was killed is begun again from nothing. A venv
-# that lost its Python is made anew; one that somebody made by hand is kept and only given what it lacks.
-.venv/.installed: requirements.txt $(shell $(INTACT) || echo rebuild)
+# The package itself, by a link to src/: changed code is there at once.
+.venv/.installed: .venv/.requirements pyproject.toml
+	@$(RUN) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# .unfinished becomes .requirements only when pip is done, so an install that was killed is begun again from nothing. A
+# venv that lost its Python is made anew; one that somebody made by hand is kept and only given what it lacks.
+.venv/.requirements: requirements.txt requirements-dev.txt $(shell $(INTACT) || echo rebuild)
 	@test ! -e .venv/.unfinished && $(INTACT) || { \
 	  $(PYTHON) $(MODERN) || { echo "Python 3.11 or newer is needed: install one, or say where it is with make PYTHON=/path/to/python3" >&2; exit 1; }; \
 	  $(PYTHON) -m venv --clear .venv >/dev/null || { echo "$(PYTHON) could not make .venv (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
 	}
 	@touch .venv/.unfinished
-	$(RUN) -m pip install --disable-pip-version-check --requirement requirements.txt
+	$(RUN) -m pip install --disable-pip-version-check --requirement requirements-dev.txt
 	@mv .venv/.unfinished $@

@@ -1,34 +1,6 @@
-"""`python src MODE …`: finds the mode's file in diffusion/commands/ and imports only that one."""
+"""`python src MODE …` in a checkout is `cold-dif-model MODE …`."""
 
-import ast
-import importlib
-import sys
-from pathlib import Path
-
-from diffusion.errors import unknown
-from diffusion.laboratory.options import run_command
-
-HERE = Path(__file__).parent / "diffusion" / "commands"
-
-
-def modes() -> dict[str, str]:
-    """Name of each mode and the first line of its file's docstring, without importing any."""
-    trees = {path.stem.replace("_", "-"): ast.parse(path.read_bytes()) for path in sorted(HERE.glob("*.py"))}
-    is_mode = lambda tree: any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
-    return {name: (ast.get_docstring(tree) or name).splitlines()[0] for name, tree in trees.items() if is_mode(tree)}
-
-
-def main(argv: list[str] | None = None) -> int | None:
-    argv = sys.argv[1:] if argv is None else argv
-    available = modes()
-    if not argv or argv[0] in ("-h", "--help"):
-        print("usage: python src MODE [options]      (python src MODE --help explains a mode)\n")
-        print("\n".join(f"  {name:22s}{line}" for name, line in available.items()))
-        return 0 if argv else 2
-    if argv[0] not in available:
-        raise unknown("mode", argv[0], available)
-    return importlib.import_module(f"diffusion.commands.{argv[0].replace('-', '_')}").main(argv[1:])
-
+from diffusion.__main__ import command
 
 if __name__ == "__main__":
-    run_command(main)
+    command()

@@ -71,7 +71,7 @@ def test_the_dockerfile_is_in_order():
         ("FROM python:", "FROM registry.example/python:", "slim"),
         ("USER lab\n", "", "root's"),
         ("CMD", "USER root\nCMD", "root's"),
-        ("requirements.txt ./", "requirement.txt ./", "is not there"),
+        ("requirements.txt requirements-dev.txt ./", "requirement.txt ./", "is not there"),
         ("COPY --chown=lab:lab . .", "COPY . .", "gives root"),
         ("COPY --chown=lab:lab . .", "COPY --chown=lab:lab runs/ data .", "kept out"),
         ("ARG DEVICE=cpu\n", "", "$DEVICE is not declared"),

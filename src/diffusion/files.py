@@ -80,3 +80,9 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shipped_weights() -> Path:
+    """The folder of the shipped weight files: weights/ of a checkout, diffusion/weights/ of an installed package."""
+    inside = Path(__file__).with_name("weights")  # in a checkout a link, where the system has links
+    return inside.resolve() if inside.is_dir() else Path(__file__).parents[2] / "weights"
