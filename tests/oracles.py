@@ -68,7 +68,7 @@ def flow(schedule, z: Tensor, t) -> Tensor:
 def log_snr_times(process, first: float, last: float, steps: int) -> Tensor:
     """The (steps + 1,) times between two times at equal distances of log(alpha / sigma)."""
     fine = torch.linspace(last, first, 400_001, dtype=torch.float64)
-    rises = process.log_snr(fine).flip(0)  # ascending
+    rises = process.schedule.log_snr(fine).flip(0)  # ascending
     wanted = torch.linspace(rises[0], rises[-1], steps + 1, dtype=torch.float64)
     return fine.flip(0)[torch.searchsorted(rises, wanted).clamp(max=len(fine) - 1)]
 

@@ -46,7 +46,7 @@ def correlated(schedule):
 
 def blur(process, steps):
     """The variance of the noise that a likelihood leaves on the data."""
-    return (-2 * process.log_snr(flow_times(process, steps)[0])).exp()
+    return (-2 * process.schedule.log_snr(flow_times(process, steps)[0])).exp()
 
 
 def data(n=32, shape=(1, 2, 2)):
@@ -172,7 +172,7 @@ def test_the_times_of_a_continuous_flow_are_even_in_log_sbar_over_the_span(sched
     process = Gaussian(schedule())
     times = flow_times(process, 20)
     u = torch.linspace(math.log(SPAN[0]), math.log(SPAN[1]), 21, dtype=torch.float64)
-    torch.testing.assert_close(-process.log_snr(times), u, atol=1e-6, rtol=0)
+    torch.testing.assert_close(-process.schedule.log_snr(times), u, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 10, 5000])

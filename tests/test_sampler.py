@@ -189,3 +189,19 @@ def test_schedules_are_variance_preserving_or_straight_and_monotone():
     alpha, _ = Cosine()(torch.tensor([0.0, 0.5, 1.0]))  # equation 17 worked out by hand
     f = lambda t: math.cos((t + 0.008) / 1.008 * math.pi / 2)
     assert alpha.tolist() == pytest.approx([1, f(0.5) / f(0), 0], abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), Rectified()])
+def test_time_at_is_the_inverse_of_log_snr(schedule):
+    t = torch.cat([torch.tensor([1e-8, 1e-5]), torch.linspace(1e-3, 1, 500)]).double()
+    torch.testing.assert_close(schedule.time_at(schedule.log_snr(t)), t, atol=1e-13, rtol=0)
+    assert schedule.time_at(torch.tensor([-math.inf, -800.0, 800.0, math.inf])).tolist() == [1, 1, 0, 0]
+
+
+def test_time_at_of_a_table_is_the_nearest_of_its_times_after_0():
+    schedule = LinearBeta(50)
+    t = torch.arange(1, 51, dtype=torch.float64) / 50
+    log_snr = schedule.log_snr(t)
+    assert torch.equal(schedule.time_at(log_snr), t)
+    assert torch.equal(schedule.time_at(log_snr + 0.4 * log_snr.diff().abs().min()), t)
+    assert schedule.time_at(torch.tensor([-99.0, 99.0])).tolist() == [1, 1 / 50]

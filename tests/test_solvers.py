@@ -105,7 +105,7 @@ def test_dpm_is_the_papers_formula():
     denoiser, times = gaussian(schedule), log_snr_times(process, 0.95, 0.05, 9)
     x = images(flow(schedule, Z, times[0]))
     states = list(multistep(denoiser, process, x, times))
-    lam, known = [process.log_snr(t) for t in times], []
+    lam, known = [process.schedule.log_snr(t) for t in times], []
     for i, ours in enumerate(states, start=1):
         known.append(denoiser(x, times[i - 1]))
         h, D = lam[i] - lam[i - 1], known[-1]
@@ -237,7 +237,7 @@ def test_the_karras_grid_begins_with_the_noise_that_a_short_table_has(T, monkeyp
     """Beginning at sigma / alpha = 80, of which T = 100 has 1.3, spent twelve of twenty steps at t > 0.87."""
     schedule = LinearBeta(T)
     process = Gaussian(schedule, 0.0)
-    ours, start = process.times(20, "karras"), (-process.log_snr(torch.ones(()))).exp().item()
+    ours, start = process.times(20, "karras"), (-process.schedule.log_snr(torch.ones(()))).exp().item()
     monkeypatch.setattr("diffusion.method.process.KARRAS", (0.01, start))
     assert torch.equal(process.times(20, "karras"), ours)
     monkeypatch.setattr("diffusion.method.process.min", lambda high, _: 80.0, raising=False)

@@ -43,12 +43,12 @@ def log_likelihood(
     xbar, dim = x_0.double(), x_0[0].numel()
     gained = torch.zeros(len(x_0), dtype=torch.float64, device=x_0.device)
     for t, s in pairwise(times):
-        h = process.log_snr(t) - process.log_snr(s)  # the way from t up to s, in u
+        h = process.schedule.log_snr(t) - process.schedule.log_snr(s)  # the way from t up to s, in u
         first, trace = seen(xbar, t)
         second, later = seen(_ahead(xbar, first, h), s)  # Heun: the mean of both ends
         xbar = _ahead(xbar, (first + second) / 2, h)
         gained += h * (dim - (trace + later) / 2)
-    sbar = (-process.log_snr(times[-1])).exp()
+    sbar = (-process.schedule.log_snr(times[-1])).exp()
     prior = -(xbar / sbar).flatten(1).square().sum(1) / 2 - dim * (sbar.log() + math.log(2 * math.pi) / 2)
     return gained + prior
 
@@ -97,10 +97,10 @@ def flow_times(process: Process, steps: int, span: tuple[float, float] = SPAN) -
         raise UserError(f"a span of noise levels is two numbers above 0, the lower first, not {low} and {high}")
     u = torch.linspace(math.log(low), math.log(high), steps + 1, dtype=torch.float64)
     if process.timesteps:
-        first, end = -process.log_snr(torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64)).cpu()
+        first, end = -process.schedule.log_snr(torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64)).cpu()
         ends = u[[0, -1]].clamp(first, end)
         u = torch.linspace(*ends.tolist(), steps + 1, dtype=torch.float64)
-    times = process.time_at(-u).unique()
+    times = process.schedule.time_at(-u).unique()
     if len(times) < 2:
         raise UserError(f"this process has no two noise levels from {low:g} to {high:g}")
     return times

@@ -83,34 +83,15 @@ class Gaussian(Process):
         even = super().times(steps)
         if grid == "uniform" or steps < 3:
             return even
-        high = min(KARRAS[1], (-self.log_snr(even[0])).exp().item())
+        high = min(KARRAS[1], (-self.schedule.log_snr(even[0])).exp().item())
         ratio = torch.linspace(high ** (1 / 7), KARRAS[0] ** (1 / 7), steps, dtype=torch.float64) ** 7
-        t = torch.cat([even[:1], self.time_at(-ratio[1:].log()), even[-1:]])
+        t = torch.cat([even[:1], self.schedule.time_at(-ratio[1:].log()), even[-1:]])
         if not self.timesteps:
             return t
         rank = torch.arange(steps, -1, -1, dtype=torch.float64)  # of a table, each step at least 1/T
         free = (t * self.timesteps).round() - rank
         free = free.flip(0).cummax(0).values.flip(0).clamp(0, self.timesteps - steps)
         return (free + rank) / self.timesteps
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        """log(alpha / sigma), float64: from -inf where nothing of x_0 is left to inf where there is no noise."""
-        alpha, sigma = self.schedule(t)
-        return alpha.log() - sigma.log()
-
-    def time_at(self, log_snr: Tensor) -> Tensor:
-        """The times (N,) float64 at which log(alpha / sigma) is what is asked for; of a table, the nearest after 0."""
-        log_snr = log_snr.double()
-        if self.timesteps:
-            table = torch.arange(1, self.timesteps + 1, dtype=torch.float64, device=log_snr.device) / self.timesteps
-            known = self.log_snr(table).to(log_snr.device)  # a schedule's table may lie on another device
-            return table[(known - log_snr[:, None]).abs().argmin(1)]
-        below, above = torch.zeros_like(log_snr), torch.ones_like(log_snr)
-        for _ in range(60):  # bisection: any schedule can be asked what it is, none where it is so
-            middle = (below + above) / 2
-            early = self.log_snr(middle) > log_snr
-            below, above = middle.where(early, below), above.where(early, middle)
-        return below
 
     def degrade(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
         alpha, sigma = self.schedule(t)

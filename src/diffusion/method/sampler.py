@@ -69,10 +69,10 @@ def multistep(
     """
     before, past = None, None  # x_0 and log-SNR one step ago
     for t, s in pairwise(times):
-        x_0, now = denoiser(x, t, **cond), process.log_snr(t)
+        x_0, now = denoiser(x, t, **cond), process.schedule.log_snr(t)
         ahead = x_0
         if before is not None and s > 0:
-            h, h_before = process.log_snr(s) - now, now - past  # the latter is inf after a start at alpha = 0
+            h, h_before = process.schedule.log_snr(s) - now, now - past  # the latter is inf after a start at alpha = 0
             ahead = x_0 + (h / (2 * h_before)).to(x.dtype) * (x_0 - before)
         x = process.step(x, ahead, t, s, noise)
         before, past = x_0, now
