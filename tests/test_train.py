@@ -33,7 +33,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = ["--preset", "unet_fast", "--network.hidden=[8,16]", "--batch-size", "16", "--train.warmup=3"]
 QUICK = ["--eval-samples", "16", "--eval-seeds", "1", "--sample.steps=2", "--sample.count=12",
          "--data-root", str(ROOT / "data"), "--device", "cpu"]  # fmt: skip
-EIGHT = ["--steps", "8", "--train.look_at=[2,5]"]
+EIGHT = ["--steps", "8", "--train.sheet_steps=[2,5]"]
 
 
 def command(*words):
@@ -121,7 +121,7 @@ def test_the_recipe_in_the_folder_makes_the_same_run_again(finished, tmp_path, h
     path = out / "runs/unet_fast/recipe.yaml"
     what = read(path)
     assert what.config.hidden == (8, 16) and what.config.batch_size == 16 and what.config.warmup == 3
-    assert (what.plan.steps, what.plan.look_at, what.looks.count) == (8, (2, 5), 12)
+    assert (what.plan.steps, what.plan.sheet_steps, what.sheet.count) == (8, (2, 5), 12)
     assert what.config.sampler_steps == 2
     here("--config", path, "--out", tmp_path, "--data-root", ROOT / "data", "--device", "cpu", "--eval-samples", 16,
          "--eval-seeds", 1)  # fmt: skip
@@ -136,7 +136,7 @@ def test_the_recipe_in_the_folder_makes_the_same_run_again(finished, tmp_path, h
 def test_a_file_is_trained_as_it_says_with_what_the_command_line_changes(tmp_path, here):
     path = tmp_path / "short.yaml"
     path.write_text("preset: unet_fast\nnetwork: {hidden: [8, 16], classes: 0}\n"
-                    "train: {steps: 900, minutes: 9, batch_size: 16, warmup: 3, precision: fp32, look_at: [1]}\n"
+                    "train: {steps: 900, minutes: 9, batch_size: 16, warmup: 3, precision: fp32, sheet_steps: [1]}\n"
                     "sample: {steps: 2, count: 12}\n")  # fmt: skip
     here("--config", path, *QUICK, "--out", tmp_path, "--steps", 2, "--train.lr=1e-3", "--seed", 7)
     config = json.loads((tmp_path / "runs/short/config.json").read_text())
@@ -169,7 +169,7 @@ def test_all_sheets_are_drawn_of_the_same_noise_and_labels(tmp_path, here, monke
         return states
 
     monkeypatch.setattr(generation, "trajectory", watched)
-    words = ["--steps", 2, "--train.look_at=[1]", "--sample.guidance_scale=1.5"]
+    words = ["--steps", 2, "--train.sheet_steps=[1]", "--sample.guidance_scale=1.5"]
     here(*TINY, *QUICK, *words, "--out", tmp_path)
     sheets = [each for each in starts if each[0] == 12]
     assert len(sheets) == 3  # after steps 0, 1 and 2

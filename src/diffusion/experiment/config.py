@@ -1,9 +1,10 @@
 """Hyper-parameters as data: one frozen Config."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from diffusion.errors import UserError, unknown
 
@@ -16,20 +17,24 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides what is trained; saved with the weights. The comment of a field is its meaning."""
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[1] - ends[0] < 1e-3:
+        raise ValueError("the lower end comes first")
+    return ends
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
-    preset: str = "default"  # the line of the table it came from
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
     dataset: str = "MNIST"  # a name in data.DATASETS
     shape: tuple[Count, Count, Count] = (1, 28, 28)  # (C, H, W) of an image
-    pixel_range: tuple[Pixel, Pixel] = (-0.5, 0.5)  # what [0, 1] becomes inside the process
+    pixel_range: Annotated[tuple[Pixel, Pixel], AfterValidator(_rising)] = (-0.5, 0.5)  # [0, 1] inside the process
 
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSettings:
     process: Literal["gaussian", "averaging"] = "gaussian"
     schedule: Literal["linear", "cosine", "rectified"] = "linear"
     timesteps: Count = 1000  # T, of the linear schedule; of averaging, the number of groups of lines
@@ -37,45 +42,74 @@ class Config:
     beta_max: Annotated[float, Field(gt=0, lt=1)] = 0.02
     target: Literal["eps", "x_0", "v", "velocity"] = "eps"  # what the network regresses
     variance: Literal["beta", "posterior"] = "posterior"  # of the ancestral step's noise; the coursework adds beta
+    draw_time: Literal["uniform", "logit-normal"] = "uniform"  # how often each t is trained
     axis: Literal["row", "col"] = "row"  # of averaging: which lines
     order: Literal["random", "inside-out", "outside-in"] = "random"  # in which they are averaged
     noise: Level = 0.0  # standard deviation of the noise on every averaged image, in units of x
-    loss: Literal["l2", "l1"] = "l2"
-    draw_time: Literal["uniform", "logit-normal"] = "uniform"  # how often each t is trained
-    sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned", "direct"] | None = None  # way back
-    sampler_steps: Steps | None = None  # of it; both unless told; None: the first of its process, its usual number
 
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
     network: Literal["cnn", "unet"] = "cnn"
     hidden: Widths = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
     activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
-    classes: Natural = 0  # labels that the network can be told; 0: none
+    classes: Natural = 0  # labels that the network is conditioned on; 0: none
     drop_prob: Probability = 0.1  # how often training hides the label, so that the network can also do without
 
-    lr: Annotated[float, Field(gt=0, le=100)] = 2e-4  # Adam's
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    lr: Annotated[float, Field(gt=0, le=100)] = 2e-4  # Adam's learning rate
     beta2: Share = 0.999  # Adam's, of the squared gradients
     warmup: Natural = 0  # steps over which lr rises to its height
     decay: Share = 0.0  # the last part of a training of planned length over which lr falls to 0
     batch_size: Count = 128  # of all processes together
     ema_decay: Share = 0.999  # of the averaged weights, after their warm-up
+    loss: Literal["l2", "l1"] = "l2"
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward pass; bf16 if the processor has it
     seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:  # defaults of sampling; None: the first sampler of the process, its usual steps
+    sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned", "direct"] | None = None
+    sampler_steps: Steps | None = None
+
+
+@dataclass(frozen=True)
+class Config(SamplingSettings, TrainingSettings, NetworkSettings, ProcessSettings, DataSettings):
+    """Everything that decides what is trained; saved with the weights as a flat dict.
+
+    The comment of a setting is its meaning. The groups it is made of are the sections of a YAML file.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    preset: str = "default"  # the line of the table it came from
 
     def replace(self, **changes: Any) -> "Config":
         """A changed copy, checked like any other."""
         return checked(asdict(replace(self, **changes)))
 
 
+CONFIG = TypeAdapter(Config)
+
+
 def checked(values: dict[str, Any]) -> Config:
-    """The Config of a dict from outside (a file, a command line); UserError names the first wrong field."""
+    """The Config of a dict from outside (a file, a command line); UserError names the first wrong setting."""
+    return validated(CONFIG, values, Config.__dataclass_fields__)
+
+
+def validated(kind: TypeAdapter[T], values: dict[str, Any], settings: Collection[str]) -> T:
+    """What pydantic makes of the values; UserError for the first that is wrong or none of the `settings`."""
     try:
-        config = TypeAdapter(Config).validate_python(values)
+        return kind.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "preset"
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise unknown("setting", field, Config.__dataclass_fields__) from None
-        hint = ", a list such as [32, 64]" if first["type"] == "tuple_type" else ""
-        raise UserError(f"setting {field!r} cannot be {first['input']!r}: {first['msg'].lower()}{hint}") from None
-    if config.pixel_range[1] - config.pixel_range[0] < 1e-3:
-        raise UserError(f"setting 'pixel_range' cannot be {config.pixel_range}: the lower end comes first")
-    return config
+    name = str(first["loc"][0]) if first["loc"] else "preset"
+    if first["type"] == "unexpected_keyword_argument":
+        namesake = f".{name.split('.')[-1].lower()}"  # the same name in another section is meant before a similar one
+        raise unknown("setting", name, settings, next((each for each in settings if each.endswith(namesake)), None))
+    hint = ", a list such as [32, 64]" if first["type"] == "tuple_type" else ""
+    reason = first["msg"].lower().removeprefix("value error, ")
+    raise UserError(f"setting {name!r} cannot be {first['input']!r}: {reason}{hint}")

@@ -1,204 +1,140 @@
 """Recipes: a Config and a plan of its training, from a YAML file and dotted overrides; and written back as YAML."""
 
 import re
-from collections.abc import Hashable, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from diffusion.errors import UserError, unknown
-from diffusion.experiment.config import Config, checked
+from diffusion.experiment import config, strict_yaml
+from diffusion.experiment.config import Config
 from diffusion.experiment.presets import PRESETS, preset
 
-CLOSED = ConfigDict(extra="forbid")
 MOST = 10**9  # of every budget
+Whole = Annotated[int, Field(gt=0, le=MOST)]
+Amount = Annotated[float, Field(gt=0, le=MOST)]
 Scale = Annotated[float, Field(ge=-100, le=100)]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long is trained, and when its samples are looked at. The budget that is used up first ends the training."""
+    """How long is trained, and when a sample sheet is drawn. The budget that is used up first ends the training."""
 
-    __pydantic_config__ = CLOSED
+    steps: Whole | None = None
+    epochs: Amount | None = None
+    minutes: Amount | None = None  # of training alone
+    sheet_steps: tuple[Whole, ...] = (1000, 9000)  # steps after which a sheet is drawn, of the same noise and labels
+    sheet_every: Whole = 2000  # and whenever so many steps are done
 
-    steps: int | None = None
-    epochs: float | None = None
-    minutes: float | None = None  # of training, without the looking
-    look_at: tuple[int, ...] = (1000, 9000)  # steps after which samples are drawn, always of the same noise and labels
-    look_every: int = 2000  # and whenever so many steps are done
-
-    def mark_after(self, step: int) -> int:
-        """The next step to look at."""
-        regular = (max(step, 0) // self.look_every + 1) * self.look_every
-        return min([at for at in self.look_at if at > step] + [regular]) if step >= 0 else 0
+    def next_mark(self, step: int) -> int:
+        """The next step after which a sheet is drawn; the first is 0."""
+        regular = (max(step, 0) // self.sheet_every + 1) * self.sheet_every
+        return min([mark for mark in self.sheet_steps if mark > step] + [regular]) if step >= 0 else 0
 
 
 @dataclass(frozen=True)
 class SampleSheet:
-    """How samples are drawn while and after training."""
+    """What is drawn on a sheet of samples, while and after training."""
 
-    __pydantic_config__ = CLOSED
-
-    count: Annotated[int, Field(le=10_000)] = 100  # samples on a sheet
+    count: Annotated[int, Field(gt=0, le=10_000)] = 100
     guidance_scale: Scale = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
+
+
+SECTIONS = {  # of the file, and whose fields they hold
+    "data": (config.DataSettings,),
+    "process": (config.ProcessSettings,),
+    "network": (config.NetworkSettings,),
+    "train": (config.TrainingSettings, Plan),
+    "sample": (config.SamplingSettings, SampleSheet),
+}
+SETTINGS = {  # as the user calls it, "train.lr" or "sample.steps" -> field
+    f"{section}.{field.removeprefix('sampler_')}": field
+    for section, groups in SECTIONS.items()
+    for group in groups
+    for field in group.__dataclass_fields__
+}
+OLD = {"train.look_at": "train.sheet_steps", "train.look_every": "train.sheet_every"}  # they go with the next release
+
+
+def setting_name(field: str) -> str:
+    """What the user calls a field of a Config, a Plan or a SampleSheet."""
+    return next((setting for setting, each in SETTINGS.items() if each == field), field)
+
+
+@dataclass(frozen=True)
+class Everything(SampleSheet, Plan, Config):
+    """All that a file may set. pydantic knows each field by what the user calls it."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", alias_generator=setting_name)
+
+
+EVERYTHING = TypeAdapter(Everything)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a YAML file says. `name` is the run's, `told` the settings of its Config that were given."""
+    """What a YAML file says. `name` is the run's; `explicit` are the fields of its Config that the file sets itself."""
 
     name: str
     config: Config
     plan: Plan
-    looks: SampleSheet
-    told: tuple[str, ...] = ()
+    sheet: SampleSheet
+    explicit: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """As YAML, every setting told: the same recipe when read again."""
-        values = {**asdict(self.config), **asdict(self.plan)}
-        sections = {part: {key: values[key] for key in keys} for part, keys in SECTIONS.items()}
-        config = {key: getattr(self.config, name) for key, name in SAMPLING.items()}
-        sections["sample"] = {**config, **asdict(self.looks)}
-        plain = lambda value: list(value) if isinstance(value, tuple) else value
-        sections = {part: {key: plain(value) for key, value in keys.items()} for part, keys in sections.items()}
-        return yaml.safe_dump({"preset": self.config.preset, **sections}, sort_keys=False)
-
-
-# The sections of the file and their settings, in the order in which they are written.
-SECTIONS = {
-    "data": ("dataset", "shape", "pixel_range"),
-    "process": ("process", "schedule", "timesteps", "beta_min", "beta_max", "target", "variance", "draw_time",
-                "axis", "order", "noise"),
-    "network": ("network", "hidden", "activation", "classes", "drop_prob"),
-    "train": ("lr", "beta2", "warmup", "decay", "batch_size", "ema_decay", "loss", "precision", "seed",
-              *(field.name for field in fields(Plan))),
-}  # fmt: skip
-SAMPLING = {"sampler": "sampler", "steps": "sampler_steps"}  # settings of the section "sample" -> those of the Config
-NAMED = {  # of a Config's setting -> as the file calls it
-    **{key: f"{part}.{key}" for part, keys in SECTIONS.items() for key in keys},
-    **{name: f"sample.{key}" for key, name in SAMPLING.items()},
-}
-SAMPLE = (*SAMPLING, *(field.name for field in fields(SampleSheet)))
-SETTABLE = set(Config.__dataclass_fields__)
-SETTINGS = [f"{part}.{key}" for part, keys in {**SECTIONS, "sample": SAMPLE}.items() for key in keys]
-
-
-INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-
-
-class Strict(yaml.SafeLoader):
-    """YAML in which a key stands once, and numbers are what they look like: 010 is ten, 1e3 a number, 1:30 a word."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in forms if tag not in (INT, FLOAT)]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"{key!r} stands twice, the second time after line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
-
-
-INTEGER = r"[-+]?\d+(_\d+)*"
-NUMBER = rf"({INTEGER}(\.\d*)?|[-+]?\.\d+)(e[-+]?\d+)?|[-+]?\.inf|\.nan"
-Strict.add_implicit_resolver(INT, re.compile(f"({INTEGER})$"), "-+0123456789")
-Strict.add_implicit_resolver(FLOAT, re.compile(f"({NUMBER})$", re.IGNORECASE), "-+0123456789.")
-Strict.add_constructor(INT, lambda loader, node: int(node.value))
+        """As YAML with every setting: the same recipe when read again."""
+        values = asdict(self.config) | asdict(self.plan) | asdict(self.sheet)
+        content = {"preset": self.config.preset} | {section: {} for section in SECTIONS}
+        for setting, field in SETTINGS.items():
+            section, key = setting.split(".")
+            content[section][key] = list(values[field]) if isinstance(values[field], tuple) else values[field]
+        return yaml.safe_dump(content, sort_keys=False)
 
 
 def read(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a YAML file, changed by `section.key=value` overrides; it takes its name from the file."""
-    try:
-        text = Path(path).read_text()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {str(path)!r}") from None
-    except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise UserError(f"{str(path)!r} is not YAML") from None
-    if not re.fullmatch(r"[\w .+-]+", Path(path).stem):
-        raise UserError(f"a run is called as its file: letters, digits and '_-+.' only, not {Path(path).stem!r}")
-    try:
-        content = yaml.load(text, Strict)
-    except UserError:
-        raise
-    except Exception as error:  # PyYAML's constructors raise whatever they stumble over
-        mark = getattr(error, "problem_mark", None)
-        where = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{str(path)!r} is not YAML{where}") from None
+    path = Path(path)
+    content = strict_yaml.read(path)
+    if not re.fullmatch(r"[\w .+-]+", path.stem):
+        raise UserError(f"a run is called as its file: letters, digits and '_-+.' only, not {path.stem!r}")
     if not isinstance(content, dict):
-        raise UserError(f"{str(path)!r} has no sections: {', '.join([*SECTIONS, 'sample'])}")
-    return recipe(Path(path).stem, content, overrides)
+        raise UserError(f"{str(path)!r} has no sections: {', '.join(SECTIONS)}")
+    return recipe(path.stem, content, overrides)
 
 
 def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe of a file's content: `preset` names the line it starts from, the sections change it."""
+    """The recipe of a file's content: `preset` names the preset it starts from, the sections change it."""
     base = preset(PRESETS, str(content.get("preset", "unet")))
-    given: dict[str, Any] = {}
-    for part, keys in content.items():
-        if part == "preset":
-            continue
-        if part not in (*SECTIONS, "sample"):
-            raise unknown("section", part, ["preset", *SECTIONS, "sample"])
+    given = _settings({section: keys for section, keys in content.items() if section != "preset"})
+    given |= dict(map(_override, overrides))
+    given = {OLD.get(setting, setting): value for setting, value in given.items()}
+    everything = config.validated(EVERYTHING, given, SETTINGS)
+    values = {SETTINGS[setting]: getattr(everything, SETTINGS[setting]) for setting in given}
+    of = lambda kind: {field: value for field, value in values.items() if field in kind.__dataclass_fields__}
+    plan, sheet = Plan(**of(Plan)), SampleSheet(**of(SampleSheet))
+    return Recipe(name, base.replace(**of(Config)), plan, sheet, explicit=tuple(of(Config)))
+
+
+def _settings(content: dict[Any, Any]) -> dict[str, Any]:
+    """The values of some sections, by setting."""
+    for section, keys in content.items():
+        if section not in SECTIONS:
+            raise unknown("section", section, ["preset", *SECTIONS])
         if not isinstance(keys, dict):
-            raise UserError(f"section {part!r} must hold settings such as {next(s for s in SETTINGS if part in s)}")
-        given |= {f"{part}.{key}": value for key, value in keys.items()}
-    for word in overrides:
-        try:
-            key, value = word.removeprefix("--").split("=", 1)
-            given[key] = yaml.load(value, Strict)
-        except Exception:
-            example = "write --section.key=value, such as --train.lr=1e-3"
-            raise UserError(f"{word!r} is not an override: {example}") from None
-    for key, value in given.items():
-        if key not in SETTINGS:
-            raise _unknown(key)
-        if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(each, bool) for each in value)):
-            raise UserError(f"setting {key!r} cannot be {value}: none is yes or no")
-    values, told = {"config": asdict(base), "plan": {}, "looks": {}}, []
-    for key, value in given.items():
-        part, key = key.split(".")
-        if part == "sample":
-            kind, key = ("config", SAMPLING[key]) if key in SAMPLING else ("looks", key)
-        else:
-            kind = "config" if key in SETTABLE else "plan"
-        values[kind][key] = value
-        told += [key] if kind == "config" else []
-    plan, looks = _made(Plan, values["plan"], "train"), _made(SampleSheet, values["looks"], "sample")
-    return Recipe(name, _config(values["config"]), plan, looks, tuple(told))
+            example = next(setting for setting in SETTINGS if setting.startswith(section))
+            raise UserError(f"section {section!r} must hold settings such as {example}")
+    return {f"{section}.{key}": value for section, keys in content.items() for key, value in keys.items()}
 
 
-def _unknown(key: str) -> UserError:
-    """The error for a setting that there is not; the hint is the nearest, or one of its name in another section."""
-    last = str(key).split(".")[-1].lower()
-    namesakes = [setting for setting in SETTINGS if setting.split(".")[1] == last]
-    return unknown("setting", key, SETTINGS, namesakes[0] if namesakes else None)
-
-
-def _config(values: dict[str, Any]) -> Config:
+def _override(word: str) -> tuple[str, Any]:
+    """Setting and value of `--section.key=value`."""
     try:
-        return checked(values)
-    except UserError as error:  # it knows a setting by its own name; here it has a section
-        words = str(error).split("'")
-        raise UserError("'".join([words[0], NAMED.get(words[1], words[1]), *words[2:]])) from None
-
-
-def _made(kind: type, values: dict[str, Any], section: str) -> Any:
-    try:
-        made = TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = f"{section}.{'.'.join(map(str, first['loc']))}"
-        raise UserError(f"setting {key!r} cannot be {first['input']!r}: {first['msg'].lower()}") from None
-    for key, value in asdict(made).items():
-        numbers = value if isinstance(value, tuple) else [value]
-        fine = (number is None or 0 < number <= MOST for number in numbers)
-        if key != "guidance_scale" and not all(fine):
-            raise UserError(f"setting {f'{section}.{key}'!r} cannot be {value!r}: it must be above 0, and finite")
-    return made
+        setting, value = word.removeprefix("--").split("=", 1)
+        return setting, strict_yaml.parse(value)
+    except Exception:
+        example = "write --section.key=value, such as --train.lr=1e-3"
+        raise UserError(f"{word!r} is not an override: {example}") from None
