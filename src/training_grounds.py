@@ -7,28 +7,26 @@ python src/training_grounds.py 5 default_28 True row   part 2, cold diffusion of
 from diffusion.errors import UserError
 from diffusion.experiment import coursework
 from diffusion.experiment.presets import COLD, DDPM, preset
+from diffusion.laboratory.flags import add_flags, add_training_flags
 from diffusion.laboratory.options import Parser, number, one_of, run_command
-from diffusion.laboratory.run import Laboratory
-from diffusion.laboratory.settings import add_training_options
+from diffusion.laboratory.run import Run
+from diffusion.laboratory.settings import RunOptions
+from diffusion.laboratory.show import report
 from diffusion.laboratory.stopping import stoppable
-from diffusion.method.averaging import ORDERS
 
 ANSWERS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def parser() -> Parser:
     p = Parser(prog="python src/training_grounds.py", description=__doc__)
+    answer = lambda word: one_of("answer", ANSWERS)(word.lower())
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained weights")
     p.add_argument("preset", metavar="PRESET", help=f"DDPM: {', '.join(DDPM)}; cold: {', '.join(COLD)}")
-    p.add_argument("cold", metavar="COLD", type=lambda word: one_of("answer", ANSWERS)(word.lower()),
-                   help="True (or yes) for cold diffusion, False (or no) for a DDPM")  # fmt: skip
-    p.add_argument(
-        "axis", metavar="AXIS", nargs="?", type=one_of("axis", ["row", "col"]), help="of cold diffusion only"
-    )
-    p.add_argument("--noise", type=number(float, 0, 10),
-                   help="on averaged images, in units of x (default: the preset's; 0 is the coursework's)")  # fmt: skip
-    p.add_argument("--order", type=one_of("order", ORDERS), help="in which lines are averaged (default: random)")
-    add_training_options(p)
+    p.add_argument("cold", metavar="COLD", type=answer, help="True (or yes) for cold diffusion, False (or no) for DDPM")
+    axis = one_of("axis", ["row", "col"])
+    p.add_argument("axis", metavar="AXIS", nargs="?", type=axis, help="row or col, of cold diffusion only")
+    add_flags(p, "noise", "order", "loss")
+    add_training_flags(p)
     return p
 
 
@@ -43,13 +41,13 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"a DDPM has no axis: leave {args.axis!r} out, or say True for cold diffusion")
     base = preset(COLD if cold else DDPM, args.preset)
     base = base.replace(axis=args.axis) if cold else base
-    lab = Laboratory(base, args, *coursework.run_names(base))
+    run = Run(base, RunOptions.of(args), *coursework.run_names(base))
 
     # --- Train ---
-    for epoch in lab.epochs(args.epochs):
-        lab.record(epoch)
-    losses = [line["loss"] for line in lab.history if line["loss"] is not None]
-    lab.report(f"{lab.name}: loss {losses[-1]:.4f} in the last epoch" if losses else f"{lab.name}: not trained")
+    for epoch in run.epochs(args.epochs):
+        run.record(epoch)
+    losses = [line["loss"] for line in run.history if line["loss"] is not None]
+    report(run, f"{run.name}: loss {losses[-1]:.4f} in the last epoch" if losses else f"{run.name}: not trained")
 
 
 if __name__ == "__main__":

@@ -1,40 +1,34 @@
-"""Samples of an experiment: the ways back by name, their states, and the finished images."""
+"""Samples of an experiment: the states on the way to them, and the finished images."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import build_sampler
+from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
 from diffusion.method.denoiser import Clipped
 from diffusion.method.guidance import Guided
 from diffusion.method.noise import Noise
 
 
-def guided_denoiser(
-    experiment: Experiment, guidance_scale: float = 1.0, interval: tuple[float, float] = (0.0, 1.0), clip: bool = True
-) -> Callable[..., Tensor]:
-    """The experiment's denoiser, guided, its estimates of x_0 kept in the range of images if `clip`.
-
-    UserError for a scale that is no number, and for one that would do nothing, as the network knows no labels.
-    """
-    if guidance_scale != 1 and not experiment.config.classes:
+def guided_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Callable[..., Tensor]:
+    """The experiment's denoiser, guided and clipped as the options say; UserError if there are no labels to follow."""
+    if options.guidance_scale != 1 and not experiment.config.classes:
         raise UserError("these weights know no labels, so there is nothing to guide: leave the guidance scale at 1")
-    denoiser = Guided(experiment.denoiser, guidance_scale, interval)
-    return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if clip else denoiser
+    denoiser = Guided(experiment.denoiser, options.guidance_scale, options.interval)
+    return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if options.clip else denoiser
 
 
-def check_labels(experiment: Experiment, index: Tensor, labels: Tensor | int | None = None) -> dict[str, Tensor]:
-    """What the denoiser is told of the samples `index` (B,): nothing, or labels; 0, 1, 2, … in turn if none is given.
+def check_labels(experiment: Experiment, index: Tensor, labels: Tensor | int | None = None) -> Tensor | None:
+    """The labels (B,) int64 of the samples `index` (B,), one for all or one for each; by default 0, 1, 2, … in turn.
 
-    UserError for labels that the network does not know.
+    None for an unconditional model; UserError for labels that the network does not know.
     """
     classes = experiment.config.classes
     if labels is None:
-        return {"cond": index % classes} if classes else {}
+        return index % classes if classes else None
     if not classes:
         raise UserError("these weights know no labels: leave the label out")
     try:
@@ -48,65 +42,65 @@ def check_labels(experiment: Experiment, index: Tensor, labels: Tensor | int | N
     wrong = cond[(cond < 0) | (cond >= classes)]
     if wrong.numel():
         raise UserError(f"a label is an integer from 0 to {classes - 1}, not {wrong[0]}")
-    return {"cond": cond.long().expand(len(index))}
+    return cond.long().expand(len(index))
 
 
 def trajectory(
     experiment: Experiment,
     index: Tensor,
+    options: SamplingOptions = AS_SAVED,
+    *,
     seed: int = 0,
-    originals: Tensor | None = None,
-    clip: bool = True,
     labels: Tensor | int | None = None,
-    guidance_scale: float = 1.0,
-    interval: tuple[float, float] = (0.0, 1.0),
-    **how: Any,
+    originals: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Every state, from x_1 down to x_0, of the samples `index` (B,): images (B, C, H, W) in [0, 1].
 
-    x_1 is drawn from the prior, or is what is left of `originals` (B, C, H, W), uint8 or in [0, 1]. Sample i of a seed
-    is the same whatever else is in the batch. `labels` are those of `check_labels`; `clip` keeps every x_0 in
-    range; `how` is for `build_sampler`, its `begin` only where there are originals.
+    x_1 is drawn from the prior, or it is `originals` (B, C, H, W), uint8 or in [0, 1], fully degraded. Sample i of a
+    seed is the same image whatever else is in the batch. `labels` as in `check_labels`.
     """
-    if how.get("begin") and originals is None:
-        raise UserError("only what is left of originals can begin late: there are none")
-    loop, process, times = build_sampler(experiment, **how)
-    codec, noise = experiment.codec, Noise(seed, index)
-    denoiser = guided_denoiser(experiment, guidance_scale, interval, clip)
-    cond = check_labels(experiment, index, labels)
+    loop, process, times = build_sampler(experiment, options)
+    if originals is None and options.begin:
+        raise UserError("only originals can be restored from a later step: there are none")
+    if originals is None and not process.has_prior:
+        raise UserError("these weights do not say what averaged images look like: start from test images instead")
+    codec, noise = experiment.codec, Noise(check_int("a seed", seed, 0), index)
+    denoiser, cond = guided_denoiser(experiment, options), check_labels(experiment, index, labels)
     if originals is None:
         x_1 = process.prior(torch.empty(len(index), *experiment.config.shape, device=index.device), noise)
     else:
-        x_1 = process.degrade(codec.encode(originals), times[0], noise)
+        x_0 = codec.encode(originals)
+        x_1 = process.degrade(x_0, times[0], noise(x_0) if process.adds_noise else None)
     yield codec.decode(x_1)
-    yield from map(codec.decode, loop(denoiser, process, x_1, times, noise, **cond))
+    yield from map(codec.decode, loop(denoiser, process, x_1, times, noise, cond=cond))
 
 
 def generate(
     experiment: Experiment,
     index: Tensor,
+    options: SamplingOptions = AS_SAVED,
+    *,
     seed: int = 0,
-    originals: Tensor | None = None,
     labels: Tensor | int | None = None,
+    originals: Tensor | None = None,
     batch_size: int | None = None,
     tick: Callable[[int], object] = lambda images: None,
-    **how: Any,
 ) -> Tensor:
-    """The finished images (N, C, H, W) of the samples `index` (N,), of which `batch_size` are computed at a time.
+    """The finished images (N, C, H, W) of the samples `index` (N,), computed `batch_size` at a time.
 
-    None is 128 on a CPU, where memory for more is slow to come by, and 1024 elsewhere.
-
-    `originals` (N, C, H, W) and `labels` (N,), if given, are of all of them; `how` is for `trajectory`. `tick(n)` is
-    called whenever n images are a state further: in all, each of the N reaches len(build_sampler(…).times) states.
+    None is 128 on a CPU, where memory for more is slow to come by, and 1024 elsewhere. `labels` and `originals`, if
+    given, are of all of them. `tick(n)` is called whenever n images are a state further: each of the N reaches
+    steps + 1 states.
     """
-    told = check_labels(experiment, index, labels).get("cond")
+    cond = check_labels(experiment, index, labels)
     parts = [torch.empty(0, *experiment.config.shape, device=index.device)]  # a process's share may be no image
     usual = 128 if index.device.type == "cpu" else 1024
     batch_size = usual if batch_size is None else check_int("batch_size", batch_size, 1)
     for first in range(0, len(index), batch_size):
         part = slice(first, first + batch_size)
-        begin, cond = (None if each is None else each[part] for each in (originals, told))
-        for state in trajectory(experiment, index[part], seed, begin, labels=cond, **how):
+        given = {"labels": None if cond is None else cond[part]}
+        given["originals"] = None if originals is None else originals[part]
+        for state in trajectory(experiment, index[part], options, seed=seed, **given):
             tick(len(state))
         parts.append(state)
     return torch.cat(parts)
@@ -114,6 +108,5 @@ def generate(
 
 def degrade_images(experiment: Experiment, images: Tensor, t: Tensor, seed: int = 0) -> Tensor:
     """Images (B, C, H, W), uint8 or in [0, 1], degraded to times t, () or (B,); back in [0, 1]."""
-    noise = Noise(seed, torch.arange(len(images), device=images.device))
-    x_0, decode = experiment.codec.encode(images), experiment.codec.decode
-    return decode(experiment.process.degrade(x_0, t.to(images.device), noise))
+    x_0, index = experiment.codec.encode(images), torch.arange(len(images), device=images.device)
+    return experiment.codec.decode(experiment.process.degrade(x_0, t.to(images.device), Noise(seed, index)(x_0)))

@@ -1,29 +1,32 @@
 """The library in one object: a model to sample from, to look into and to edit images with."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
 
-from diffusion.api.editor import SAMPLING, Editor, check_images, check_options, told
+from diffusion.api.checks import check_images, check_state, check_time, device_of, optional_labels
+from diffusion.api.editor import Editor
 from diffusion.api.generation import generate, guided_denoiser, trajectory
 from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config, checked
-from diffusion.experiment.samplers import build_sampler
-from diffusion.experiment.weights import find_weights, load_weights
+from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.weights import find_weights, load_weights, save_weights
+from diffusion.files import shipped_weights
 from diffusion.method.likelihood import bits_per_dim, dequantise, log_likelihood
 from diffusion.method.noise import Noise, fold_in
-
-FOLDERS = (Path("weights"), Path(__file__).parents[3] / "weights")
 
 
 class Model:
     """Images are (B, C, H, W) float32 in [0, 1]; x_t and noise are in the process's own units; t is in [0, 1].
 
     Everything drawn is a function of `seed`: sample i of a seed is the same image whatever else is drawn with it.
+    The options of sampling are those of `SamplingOptions`; what is None is as the weights were saved.
     """
 
     def __init__(self, experiment: Experiment):
@@ -35,7 +38,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.experiment.denoiser.parameters()).device
+        return device_of(self.experiment)
 
     def to(self, device: torch.device | str) -> "Model":
         try:
@@ -44,96 +47,153 @@ class Model:
             raise UserError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
         return self
 
-    def sample(self, count: int = 16, label: int | Tensor | None = None, seed: int = 0,
-               batch_size: int | None = None, **how: Any) -> Tensor:  # fmt: skip
+    def sample(
+        self,
+        count: int = 16,
+        label: int | Tensor | None = None,
+        *,
+        seed: int = 0,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        variance: str | None = None,
+        clip: bool = True,
+        batch_size: int | None = None,
+    ) -> Tensor:
         """New images (count, C, H, W).
 
-        `label` is one for all or (count,) of them; of a model that knows labels, None draws 0, 1, 2, … in turn. `how`:
-        `guidance_scale` (0 ignores the label, 1 follows it, more exaggerates it), `interval` of times that are guided,
-        `sampler` ("ddpm", "ddim", "heun", "dpm", "sde"; of cold models "alg2", "alg1", "pinned", "direct"), `steps`,
-        `clip`.
-        Raises UserError for a label, a sampler or a number of steps that there is not.
+        `label` is one for all or (count,) of them; of a class-conditional model, None draws 0, 1, 2, … in turn.
+        `sampler` is "ddpm", "ddim", "heun", "dpm" or "sde", of cold models "alg2", "alg1", "pinned" or "direct".
+        `guidance_scale` 0 ignores the label, 1 follows it, more exaggerates it, at times within `interval`.
+        UserError for a label, a sampler or a number of steps that there is not.
         """
-        check_options(how, "label", "seed", "batch_size")
-        return generate(self.experiment, self._index(count), seed, labels=label, batch_size=batch_size, **how)
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
+        return generate(self.experiment, self._index(count), options, seed=seed, labels=label, batch_size=batch_size)
 
-    def trajectory(self, count: int = 8, label: int | Tensor | None = None, seed: int = 0,
-                   snapshots: int | None = None, **how: Any) -> Tensor:  # fmt: skip
+    def trajectory(
+        self,
+        count: int = 8,
+        label: int | Tensor | None = None,
+        *,
+        seed: int = 0,
+        snapshots: int | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        variance: str | None = None,
+        clip: bool = True,
+    ) -> Tensor:
         """States on the way of `sample` (snapshots, count, C, H, W): noise first, the finished image last.
 
         They are evenly spaced, six of them or, where there are fewer, all.
         """
-        check_options(how, "label", "seed", "snapshots")
-        most = len(build_sampler(self.experiment, **{key: how[key] for key in how if key in SAMPLING}).times)
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
+        most = build_sampler(self.experiment, options).steps + 1
         snapshots = min(6, most) if snapshots is None else check_int("snapshots", snapshots, 2, most)
         at = torch.linspace(0, most - 1, snapshots).round().tolist()
-        states = enumerate(trajectory(self.experiment, self._index(count), seed, labels=label, **how))
-        return torch.stack([state for i, state in states if i in at])
+        states = trajectory(self.experiment, self._index(count), options, seed=seed, labels=label)
+        return torch.stack([state for i, state in enumerate(states) if i in at])
 
     def forward_diffusion(self, images: Tensor, t: float | Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """(x_t, noise), both of the images' shape: images degraded to time t, one or (B,), and the noise in it.
 
-        t = 0.5 is half way: step 500 of 1000. Of a cold model, the noise is what was drawn: it is added without its
-        means over the averaged lines, which stay as they are.
+        t = 0.5 is half way: step 500 of 1000. A cold model adds its noise without the means over the averaged lines,
+        which stay as they are; it is 0 where a cold model adds none.
         """
-        images, draws = check_images(images, self.experiment), []
-        t, source = self._time(t, len(images)), Noise(fold_in(seed), torch.arange(len(images), device=self.device))
-
-        def noise(like: Tensor) -> Tensor:
-            draws.append(source(like))
-            return draws[-1]
-
-        x_t = self.experiment.process.degrade(self.experiment.codec.encode(images), t, noise)
-        return x_t, draws[0] if draws else torch.zeros_like(x_t)  # zeros: a process that adds none
-
-    def restore(self, images: Tensor, label: int | Tensor | None = None, seed: int = 0,
-                batch_size: int | None = None, **how: Any) -> Tensor:  # fmt: skip
-        """Images (B, C, H, W) degraded all the way and brought back, the rest as in `sample`.
-
-        A cold model has their averages to go by; of a Gaussian one nothing is left, and it draws new images.
-        """
-        check_options(how, "label", "seed", "batch_size")
         images = check_images(images, self.experiment)
-        index = torch.arange(len(images), device=self.device)
-        return generate(self.experiment, index, fold_in(seed), images, label, batch_size, **how)
+        t, x_0 = check_time(t, len(images), self.device), self.experiment.codec.encode(images)
+        process, noise = self.experiment.process, Noise(fold_in(check_int("a seed", seed, 0)), self._index(len(images)))
+        eps = noise(x_0) if process.adds_noise else torch.zeros_like(x_0)
+        return process.degrade(x_0, t, eps), eps
+
+    def restore(
+        self,
+        images: Tensor,
+        label: int | Tensor | None = None,
+        *,
+        seed: int = 0,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        variance: str | None = None,
+        clip: bool = True,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Images (B, C, H, W) fully degraded and restored, the rest as in `sample`.
+
+        A cold model starts from their averages; of a Gaussian model's images nothing is left, and it draws new ones.
+        """
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
+        images, seed = check_images(images, self.experiment), fold_in(check_int("a seed", seed, 0))
+        given = {"labels": label, "originals": images, "batch_size": batch_size}
+        return generate(self.experiment, self._index(len(images)), options, seed=seed, **given)
 
     @torch.no_grad()
-    def denoise(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None = None, **how: Any) -> Tensor:
-        """The images that the model sees behind x_t, its estimate of x_0; without a label it is told none."""
-        return self.experiment.codec.decode(self._x_0(x_t, t, label, **how))
+    def denoise(
+        self,
+        x_t: Tensor,
+        t: float | Tensor,
+        label: int | Tensor | None = None,
+        *,
+        guidance_scale: float = 1.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        clip: bool = True,
+    ) -> Tensor:
+        """The model's estimate of the images behind x_t; unconditional without a label."""
+        options = SamplingOptions(guidance_scale=guidance_scale, interval=interval, clip=clip)
+        return self.decode(self._x_0(x_t, t, label, options))
 
     @torch.no_grad()
-    def predict_noise(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None = None, **how: Any) -> Tensor:
-        """The noise eps that the model sees in x_t, of x_t's shape, whatever its network regresses; t is above 0."""
+    def predict_noise(
+        self,
+        x_t: Tensor,
+        t: float | Tensor,
+        label: int | Tensor | None = None,
+        *,
+        guidance_scale: float = 1.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> Tensor:
+        """The model's estimate of the noise eps in x_t, of x_t's shape, whatever its network regresses; t > 0."""
         schedule = getattr(self.experiment.process, "schedule", None)
         if schedule is None:
             raise UserError("a cold model predicts images, not noise: use denoise")
-        x_t = self._state(x_t)
-        alpha, sigma = (each.float().reshape(-1, 1, 1, 1) for each in schedule(self._time(t, len(x_t))))
+        x_t = check_state(x_t, self.experiment)
+        alpha, sigma = (v.float().reshape(-1, 1, 1, 1) for v in schedule(check_time(t, len(x_t), self.device)))
         if (sigma == 0).any():
             raise UserError("at t = 0 there is no noise to be seen: t must be above 0")
-        return (x_t - alpha * self._x_0(x_t, t, label, **how | {"clip": False})) / sigma
+        options = SamplingOptions(guidance_scale=guidance_scale, interval=interval, clip=False)
+        return (x_t - alpha * self._x_0(x_t, t, label, options)) / sigma
 
-    def bits_per_dim(self, images: Tensor, label: int | Tensor | None = None, steps: int = 50, seed: int = 0,
-                     probes: int = 1) -> Tensor:  # fmt: skip
-        """How many bits a pixel of these images costs, (B,), by the model's likelihood of them; at most, on average.
+    def bits_per_dim(
+        self, images: Tensor, label: int | Tensor | None = None, steps: int = 50, seed: int = 0, probes: int = 1
+    ) -> Tensor:
+        """Bits a pixel (B,) of these images under the model, by its likelihood: on average an upper bound.
 
-        uint8, or in [0, 1] and rounded to 256 levels; each level is spread over its bin. Song et al. (2021b). With
-        fewer steps it is overestimated: digits cost 0.3 bits more in 10 steps, 0.01 in 50, than in 200.
+        uint8, or in [0, 1] and rounded to 256 levels, each spread over its bin. Song et al. (2021b). Few steps
+        overestimate it: digits cost 0.3 bits more in 10 steps, 0.01 more in 50, than in 200.
         """
-        images = check_images(images, self.experiment)
+        if self.config.process != "gaussian":
+            raise UserError("a likelihood needs a process of Gaussian noise, which has a schedule; this one has none")
+        images, options = check_images(images, self.experiment), SamplingOptions(clip=False)
         levels = images if images.dtype == torch.uint8 else (images * 255).round().byte()
-        index = torch.arange(len(images), device=self.device)
-        cond = told(self.experiment, images, label, {})
-        noise, codec = Noise(fold_in(seed), index), self.experiment.codec
+        cond = optional_labels(self.experiment, images, label, options)
+        noise = Noise(fold_in(check_int("a seed", seed, 0)), self._index(len(images)))
+        steps, probes = check_int("steps of a likelihood", steps, 1), check_int("probes of the trace", probes, 1)
+        codec, denoiser = self.experiment.codec, guided_denoiser(self.experiment, options)
         x_0 = codec.encode(dequantise(levels, noise))
-        denoiser = guided_denoiser(self.experiment, clip=False)
-        nats = log_likelihood(denoiser, self.experiment.process, x_0, steps, noise, probes, **cond)
+        nats = log_likelihood(denoiser, self.experiment.process, x_0, steps, noise, probes, cond=cond)
         return bits_per_dim(nats, x_0[0].numel(), (codec.high - codec.low) / 256)
 
     def decode(self, x: Tensor) -> Tensor:
         """Any state x of the process as images to look at."""
         return self.experiment.codec.decode(x)
+
+    def save(self, path: str | Path, half: bool = False) -> Path:
+        """Write the weights to a file that `load` reads; `half` in half precision, half as large."""
+        return save_weights(Path(path), self.experiment, half, **self.experiment.about)
 
     @property
     def edit(self) -> Editor:
@@ -143,39 +203,33 @@ class Model:
     def _index(self, count: int) -> Tensor:
         return torch.arange(check_int("the number of samples", count, 1), device=self.device)
 
-    def _state(self, x_t: Tensor) -> Tensor:
-        """x_t on the model's device; UserError if it is no state of its process."""
-        shape = self.config.shape
-        try:
-            x_t = torch.as_tensor(x_t, device=self.device)
-        except (TypeError, ValueError, RuntimeError):
-            raise UserError(f"x_t is a tensor of floats (B, {', '.join(map(str, shape))})") from None
-        if x_t.ndim != 4 or tuple(x_t.shape[1:]) != shape or not len(x_t) or not x_t.is_floating_point():
-            raise UserError(f"x_t is floats of shape (B, {', '.join(map(str, shape))}), not {x_t.dtype} of shape "
-                            f"{tuple(x_t.shape)}")  # fmt: skip
-        return x_t
-
-    def _x_0(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None, **how: Any) -> Tensor:
-        x_t = self._state(x_t)
-        denoiser = guided_denoiser(self.experiment, **how)
-        return denoiser(x_t, self._time(t, len(x_t)), **told(self.experiment, x_t, label, how))
-
-    def _time(self, t: float | Tensor, count: int) -> Tensor:
-        try:
-            t = torch.as_tensor(t, dtype=torch.float64, device=self.device)
-        except (TypeError, ValueError, RuntimeError):
-            t = torch.tensor(torch.nan)
-        if t.shape not in ((), (count,)) or not ((t >= 0) & (t <= 1)).all():
-            raise UserError("t is one time in [0, 1] or one for each image: 0 clean, 1 fully degraded, "
-                            f"0.5 is step 500 of 1000; not {t.tolist()}")  # fmt: skip
-        return t.expand(count)
+    def _x_0(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None, options: SamplingOptions) -> Tensor:
+        x_t = check_state(x_t, self.experiment)
+        cond = optional_labels(self.experiment, x_t, label, options)
+        return guided_denoiser(self.experiment, options)(x_t, check_time(t, len(x_t), self.device), cond=cond)
 
 
-def load(name: str, device: torch.device | str = "cpu") -> Model:
-    """The model in a weight file: a path, or the name of one in weights/ or runs/*/. UserError if there is none."""
-    return Model(load_weights(find_weights(name, [*FOLDERS, *sorted(Path("runs").glob("*"))]))).to(device)
+def load(name: str | Path, device: torch.device | str = "cpu") -> Model:
+    """The model in a weight file: a path, or a name such as "unet", "cold_unet row" or "default@20", of one in
+    weights/ or runs/*/. UserError if there is none."""
+    folders = [Path("weights"), shipped_weights(), *sorted(Path("runs").glob("*"))]
+    return Model(load_weights(find_weights(str(name), folders))).to(device)
 
 
+P = ParamSpec("P")
+
+
+def _takes_the_keywords_of(settings: Callable[P, Config]) -> Callable[[Callable[..., Model]], Callable[P, Model]]:
+    """Let editors, type checkers and help() show the fields of a Config where a function takes them."""
+
+    def declare(function: Callable[..., Model]) -> Callable[P, Model]:
+        function.__signature__ = signature(settings).replace(return_annotation=Model)  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+@_takes_the_keywords_of(Config)
 def configure(**settings: Any) -> Model:
     """An untrained model of a Config's settings: `configure(schedule="cosine", target="v", shape=(3, 32, 32))`."""
     return Model(build(checked(asdict(Config()) | settings)))

@@ -2,48 +2,46 @@
 
 import math
 import time
-from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from diffusion import figures
 from diffusion.api.generation import trajectory
 from diffusion.api.model import Model, load
 from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
-from diffusion.experiment.samplers import Way, build_sampler
+from diffusion.experiment.samplers import SamplingOptions, build_sampler
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.options import Parser, directory, number, one_of
+from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.options import Parser, directory, number
+from diffusion.laboratory.progress import progress_bar
 
 FORWARD = (0, 250, 500, 750, 999)  # of 1000 steps
 
 
 def parser() -> Parser:
     p = Parser(prog="python src demo", description=__doc__)
-    p.add_argument("--weights", default="unet", help="a weight file, or the name of one in weights/ or runs/*/")
-    p.add_argument("--count", type=number(int, 1), default=8, help="samples of each sampler")
+    count = {"type": number(int, 1), "default": 8, "help": "samples of each sampler"}
+    add_flags(p, "weights", "count", weights={"default": "unet"}, count=count)
     p.add_argument("--ddpm-steps", type=number(int, 2), default=1000, help="of the slow sampler")
     p.add_argument("--ddim-steps", type=number(int, 2), default=50, help="of the fast one")
     p.add_argument("--snapshots", type=number(int, 2), default=6, help="states of a trajectory that are shown")
-    p.add_argument("--guidance-scale", type=number(float, -100, 100), default=1.0, help="1 follows the label")
-    p.add_argument("--seed", type=number(int, 0), default=0, help="of all noise")
-    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
-    p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
-    p.add_argument("--out", type=directory, default=Path("contents"), help="the folder of the four pictures")
+    out = {"type": directory, "default": "contents", "help": "the folder of the four pictures"}
+    add_flags(p, "guidance-scale", "seed", "data-root", "device", "out", out=out)
     return p
 
 
-def drawn(model: Model, way: str, steps: int, args) -> tuple[torch.Tensor, list[torch.Tensor], float]:
-    """The samples (N, C, H, W), all states, and the seconds they took."""
-    index = torch.arange(args.count, device=model.device)
-    how = {"sampler": way, "steps": steps, "guidance_scale": args.guidance_scale}
-    states, began = [], time.perf_counter()
-    for images in tqdm(trajectory(model.experiment, index, args.seed, **how), total=steps + 1, desc=way, leave=False):
-        states.append(images)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return states[-1].cpu(), states, time.perf_counter() - began
+def sample(model: Model, options: SamplingOptions, count: int, seed: int) -> tuple[list[torch.Tensor], float]:
+    """All states (N, C, H, W), and the seconds they took."""
+    states, index = [], torch.arange(count, device=model.device)
+    with progress_bar(build_sampler(model.experiment, options).steps + 1, str(options.sampler)) as bar:
+        began = time.perf_counter()
+        for images in trajectory(model.experiment, index, options, seed=seed):
+            states.append(images)
+            bar.update(1)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return states, time.perf_counter() - began
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,11 +50,11 @@ def main(argv: list[str] | None = None) -> None:
     model = load(args.weights, open_device(args.device))
     if model.config.process != "gaussian":
         raise UserError(f"{args.weights} is a cold model, which DDPM and DDIM cannot sample: see python src generate")
-    ways: dict[str, Way] = {
-        way: build_sampler(model.experiment, way, steps)
-        for way, steps in (("ddpm", args.ddpm_steps), ("ddim", args.ddim_steps))
-    }
-    stem = f"diffusion_{model.config.dataset.lower()}"
+    steps = {"ddpm": args.ddpm_steps, "ddim": args.ddim_steps}
+    options = {name: SamplingOptions(name, steps[name], args.guidance_scale) for name in steps}
+    for each in options.values():
+        build_sampler(model.experiment, each)  # impossible steps are refused now
+    stem, columns = f"diffusion_{model.config.dataset.lower()}", math.ceil(args.count / 2)
     photographs = load_data(model.config.dataset, "test", args.data_root).images[: args.count]
 
     # --- Degrade ---
@@ -64,22 +62,21 @@ def main(argv: list[str] | None = None) -> None:
     written = [figures.grid(torch.cat(states).cpu(), args.out / f"{stem}_forward.png", columns=args.count)]
 
     # --- Sample ---
-    drawn(model, "ddim", 2, args)  # the first calls also pay for caches
-    seconds, columns = {}, math.ceil(args.count / 2)
-    for way in ways:
-        steps = len(ways[way].times) - 1
-        images, states, seconds[way] = drawn(model, way, steps, args)
-        written.append(figures.grid(images, args.out / f"{stem}_{way}_samples.png", columns=columns))
+    sample(model, SamplingOptions("ddim", 2), args.count, args.seed)  # the first calls also pay for caches
+    seconds = {}
+    for name, each in options.items():
+        states, seconds[name] = sample(model, each, args.count, args.seed)
+        written.append(figures.grid(states[-1].cpu(), args.out / f"{stem}_{name}_samples.png", columns=columns))
     at = torch.linspace(0, len(states) - 1, min(args.snapshots, len(states))).round().long()
     shown = torch.cat([states[i].cpu() for i in at])
     written.append(figures.grid(shown, args.out / f"{stem}_trajectory.png", columns=args.count))
 
     # --- Report ---
-    print(f"{args.weights}: {args.count} samples, guidance scale {args.guidance_scale:g}, seed {args.seed}, "
-          f"{model.device}, {torch.get_num_threads()} threads")  # fmt: skip
-    for way, taken in seconds.items():
-        print(f"  {way.upper()} {len(ways[way].times) - 1:>5} steps {taken:8.2f} s")
-    print(f"  DDIM took {seconds['ddpm'] / seconds['ddim']:.1f} times less here, "
-          f"by {args.ddpm_steps / args.ddim_steps:g} times fewer steps")  # fmt: skip
-    print(f"the rows of {written[0].name} are steps {', '.join(map(str, FORWARD))} of 1000, those of "
-          f"{written[-1].name}\nrun from noise to the sample; wrote {', '.join(map(str, written))}")  # fmt: skip
+    what = f"{args.weights}: {args.count} samples, guidance scale {args.guidance_scale:g}, seed {args.seed}"
+    print(f"{what}, {model.device}, {torch.get_num_threads()} threads")
+    for name, taken in seconds.items():
+        print(f"  {name.upper()} {steps[name]:>5} steps {taken:8.2f} s")
+    times, fewer = seconds["ddpm"] / seconds["ddim"], args.ddpm_steps / args.ddim_steps
+    print(f"  DDIM took {times:.1f} times less here, by {fewer:g} times fewer steps")
+    rows = f"the rows of {written[0].name} are steps {', '.join(map(str, FORWARD))} of 1000"
+    print(f"{rows}, those of {written[-1].name}\nrun from noise to the sample; wrote {', '.join(map(str, written))}")

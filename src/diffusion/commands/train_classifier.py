@@ -8,14 +8,15 @@ import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from diffusion import files
 from diffusion.data.batches import batches, steps_per_epoch
-from diffusion.data.datasets import DATASETS, load
+from diffusion.data.datasets import load
 from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.options import Parser, directory, number, one_of
+from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.options import Parser, number
+from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.stopping import Stopped, on_stop, stoppable
 from diffusion.networks import classifier
 from diffusion.networks.classifier import Classifier
@@ -28,15 +29,10 @@ BATCH_SIZE = 256
 
 def parser() -> Parser:
     p = Parser(prog="python src train-classifier", description=__doc__)
-    p.add_argument("--dataset", type=one_of("dataset", DATASETS), default="MNIST", help="what it learns")
+    add_flags(p, "dataset", "seed", seed={"help": "of weights, order and augmentation"})
     p.add_argument("--epochs", type=number(int, 1), default=24, help="passes over the training split")
-    p.add_argument("--seed", type=number(int, 0), default=0, help="of weights, order and augmentation")
-    p.add_argument("--resume", action="store_true", help="continue from the last saved state")
-    p.add_argument("--save-every", type=number(float, 0), default=60, help="seconds between saves")
-    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
-    p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto",
-                   help="auto is the GPU if there is one")  # fmt: skip
-    p.add_argument("--out", type=Path, help="the file to write (default: weights/classifier_{dataset}.pth)")
+    out = {"type": Path, "default": None, "help": "the file to write (default: weights/classifier_{dataset}.pth)"}
+    add_flags(p, "resume", "save-every", "data-root", "device", "out", out=out)
     p.add_argument("--state", type=Path, help="where its state is kept (default: runs/classifier_{dataset}/state.pt)")
     return p
 
@@ -55,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     training = Training(network, steps, args.seed, flip=flip, bf16=computes_bf16(device))
     asked = {"dataset": args.dataset, "epochs": args.epochs, "seed": args.seed}
     if args.resume and state.exists():
-        take_up(training, state, asked)
+        resume(training, state, asked)
     elif state.exists():
         print(f"the state of an earlier training is kept in {files.put_aside(state)}")
     save = lambda: files.save(state, {"asked": asked, "training": training.state()})
@@ -65,9 +61,9 @@ def main(argv: list[str] | None = None) -> None:
     signals: list[int] = []
     on_stop(signals.append)
     saved = time.monotonic()
-    with tqdm(total=steps, initial=training.step, unit="step") as bar:
+    with progress_bar(steps, "training", initial=training.step) as bar:
         for loss in training.train(batches(data, BATCH_SIZE, args.seed, training.step)):
-            bar.update()
+            bar.update(1)
             if training.step % 50 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}")
             if signals or time.monotonic() - saved >= args.save_every:
@@ -87,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(out)})")
 
 
-def take_up(training: Training, path: Path, asked: dict) -> None:
+def resume(training: Training, path: Path, asked: dict) -> None:
     """Continue a saved training; UserError if it is that of another one."""
     content = files.load(path)
     begun = content.get("asked", {}) if isinstance(content, dict) else {}

@@ -1,7 +1,7 @@
 """Train, score and store every weight file that is shipped; what is there is skipped, what was stopped goes on."""
 
-import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +11,16 @@ from diffusion.experiment.config import Config
 from diffusion.experiment.coursework import run_names
 from diffusion.experiment.presets import COLD, DDPM, GUIDED
 from diffusion.experiment.recipe import Plan
-from diffusion.experiment.samplers import build_sampler
+from diffusion.experiment.samplers import SamplingOptions, build_sampler
 from diffusion.experiment.weights import load_weights, save_weights
+from diffusion.files import shipped_weights
 from diffusion.laboratory.catalogue import catalogue
-from diffusion.laboratory.judge import WAYS, WEIGHTS, Judge, add_measuring_options
-from diffusion.laboratory.options import Parser, directory, one_of
-from diffusion.laboratory.run import Laboratory
+from diffusion.laboratory.flags import add_flags, add_score_flags
+from diffusion.laboratory.judge import COLD_SAMPLERS, Judge
+from diffusion.laboratory.options import Parser, one_of
+from diffusion.laboratory.run import Run
+from diffusion.laboratory.settings import RunOptions, ScoreOptions
 from diffusion.laboratory.stopping import stoppable
-from diffusion.metrics.likeness import Likeness
-from diffusion.metrics.scores import Scores
 
 EXAMPLES = """examples:
   python src weights                            all of them: on two CPU cores an hour or more for most, days in all
@@ -70,17 +71,16 @@ FAMILIES = {  # in the order they are made
 
 def parser() -> Parser:
     p = Parser(prog="python src weights", description=__doc__, epilog=EXAMPLES)
-    p.add_argument("--only", nargs="+", type=one_of("family", FAMILIES), default=list(FAMILIES), metavar="FAMILY",
-                   help=f"some of {', '.join(FAMILIES)} (default: all)")  # fmt: skip
-    p.add_argument("--into", type=Path, default=WEIGHTS, help="the folder of the finished files (default: weights/)")
+    family, families = one_of("family", FAMILIES), f"some of {', '.join(FAMILIES)} (default: all)"
+    p.add_argument("--only", nargs="+", type=family, default=list(FAMILIES), metavar="FAMILY", help=families)
+    into = "the folder of the finished files (default: weights/)"
+    p.add_argument("--into", type=Path, default=shipped_weights(), help=into)
     p.add_argument("--rescore", action="store_true", help="train nothing; score the files that are there anew")
     p.add_argument("--table", action="store_true", help="only write the folder's README.md anew")
-    p.add_argument("--data-root", type=directory, default=Path("data"), help="where data sets are kept")
-    p.add_argument("--out", type=directory, default=Path("."), help="where runs/ is made")
-    p.add_argument("--device", type=one_of("device", ["auto", "cpu", "cuda"]), default="auto", help="auto: GPU if any")
-    add_measuring_options(p)
-    p.add_argument("--resume", action="store_true", help="understood, not needed: what was stopped goes on")
-    p.set_defaults(eval_samples=None, dataset=None, limit_steps=None, save_every=60)
+    resume = {"help": "understood, not needed: what was stopped goes on"}
+    add_flags(p, "data-root", "out", "device", "resume", out={"help": "where runs/ is made"}, resume=resume)
+    add_score_flags(p)
+    p.set_defaults(eval_samples=None)  # the family's
     return p
 
 
@@ -91,12 +91,12 @@ def main(argv: list[str] | None = None) -> None:
         family = FAMILIES[name]
         due = [file for file in file_names(family) if (args.into / file).exists() == args.rescore]
         if due:
-            told = vars(args) | {"eval_samples": args.eval_samples or family.samples}
-            told["resume"] = (args.out / "runs" / family.run / "state.pt").exists()
-            lab = Laboratory(family.config, argparse.Namespace(**told), family.run, family.pattern)
+            begun = (args.out / "runs" / family.run / "state.pt").exists()
+            run = Run(family.config, replace(RunOptions.of(args), resume=begun), family.run, family.pattern)
             if not args.rescore:
-                train(lab, family)
-            ship(lab, due, args.into if args.rescore else lab.folder.path, args.into)
+                train(run, family)
+            scores = replace(ScoreOptions.of(args), eval_samples=args.eval_samples or family.samples)
+            ship(Judge(run, scores), due, args.into if args.rescore else run.folder.path, args.into)
         nothing = "nothing is there" if args.rescore else "nothing was missing"
         print(f"{name}: {', '.join(due) or nothing}", flush=True)
     text = catalogue(args.into)
@@ -110,51 +110,50 @@ def file_names(family: Family) -> list[str]:
     return [name.format(epoch=epoch) for epoch in family.epochs or (None,)]
 
 
-def train(lab: Laboratory, family: Family) -> None:
+def train(run: Run, family: Family) -> None:
     """To the end, every epoch's weights kept in the run's folder."""
     if family.steps:
-        for step in lab.marks(Plan(steps=family.steps)):
-            lab.record(step / lab.trainer.steps_per_epoch)
+        for step in run.marks(Plan(steps=family.steps)):
+            run.record(step / run.trainer.steps_per_epoch)
     else:
-        for epoch in lab.epochs(family.epochs[-1]):
-            lab.record(epoch)
+        for epoch in run.epochs(family.epochs[-1]):
+            run.record(epoch)
 
 
-def ship(lab: Laboratory, names: list[str], source: Path, folder: Path) -> None:
+def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:
     """Round weight files to half precision, score what is left, and store both in `folder`."""
-    judge = Judge(lab)
     for name in names:
-        experiment = load_weights(source / name).to(lab.device)
+        experiment = load_weights(source / name).to(judge.run.device)
         experiment.denoiser.network.half().float()
-        scores = scored(lab, judge, experiment, name)
-        if lab.is_main:
+        scores = scored(judge, experiment, name)
+        if judge.run.is_main:
             save_weights(folder / name, experiment, half=True, **(experiment.about | {"scores": scores}))
 
 
-def scored(lab: Laboratory, judge: Judge, experiment: Experiment, name: str) -> dict[str, Any]:
+def scored(judge: Judge, experiment: Experiment, name: str) -> dict[str, Any]:
     """Mean and deviation of each score over the seeds, and what they were measured with."""
-    args, rows = lab.args, []
-    for seed in range(args.eval_seeds):
-        labels = lab.data.stratified(args.eval_samples, seed).labels if experiment.config.classes else None
-        images = lab.sample(args.eval_samples, seed, f"{name}, seed {seed}", labels=labels, experiment=experiment)
+    run, count, rows, known = judge.run, judge.options.eval_samples, [], judge.floor
+    for seed in range(judge.options.eval_seeds):
+        labels = run.data.stratified(count, seed).labels if experiment.config.classes else None
+        images = run.sample(count, seed, f"{name}, seed {seed}", labels=labels, experiment=experiment)
         row = judge.score(images)
-        told = {} if labels is None else {"agreement": judge.agreement(images, labels)}
-        rows.append({"fid": row.fid, "inception_score": row.inception_score, "kid": row.kid} | told)
-    way, known = build_sampler(experiment), judge.floor
+        rows.append({"fid": row.fid, "inception_score": row.inception_score, "kid": row.kid})
+        if labels is not None:
+            rows[-1]["agreement"] = judge.agreement(images, labels)
     scores = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
     if len(rows) > 1:
         scores |= {f"{key}_sd": statistics.stdev(row[key] for row in rows) for key in rows[0]}
-    scores |= {"n": known.n, "seeds": len(rows), "calls": way.calls, "n_reference": known.n_reference}
-    scores |= {"floor": known.fid, "floor_is": known.inception_score}
+    scores |= {"n": known.n, "seeds": len(rows), "calls": build_sampler(experiment).nfe}
+    scores |= {"n_reference": known.n_reference, "floor": known.fid, "floor_is": known.inception_score}
     scores |= {"extractor": known.extractor, "sha256": known.sha256[:16]}
     if experiment.config.process == "averaging":
-        scores["restored"] = {way: restored(lab, judge, experiment, way) for way in WAYS}
+        scores["restored"] = {sampler: restored(judge, experiment, sampler) for sampler in COLD_SAMPLERS}
     return scores
 
 
-def restored(lab: Laboratory, judge: Judge, experiment: Experiment, way: str) -> dict[str, float]:
+def restored(judge: Judge, experiment: Experiment, sampler: str) -> dict[str, float]:
     """How test images come back from their averages, under the first seed."""
-    images = lab.sample(lab.args.eval_samples, 0, way, lab.test.images, experiment=experiment, sampler=way)
-    scores: Scores = judge.score(images)
-    likeness: Likeness = judge.likeness(images)
+    count, options, test = judge.options.eval_samples, SamplingOptions(sampler), judge.run.test.images
+    images = judge.run.sample(count, 0, sampler, options, originals=test, experiment=experiment)
+    scores, likeness = judge.score(images), judge.likeness(images)
     return {"fid": scores.fid, "inception_score": scores.inception_score} | likeness._asdict()

@@ -1,93 +1,129 @@
-"""The samplers by name, and what each makes of an experiment: a loop, a process and its times."""
+"""The samplers by name, their options, and what these make of an experiment: a loop, a process and its times."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
-from diffusion.errors import check_int, unknown
+from diffusion.errors import UserError, check_int, unknown
 from diffusion.experiment.build import Experiment
 from diffusion.method.process import Process
 from diffusion.method.sampler import heun, multistep, sample
 
+Loop = Callable[..., Iterator[Tensor]]
 
-class Sampler(NamedTuple):
-    """A way back by name."""
 
-    loop: Callable[..., Iterator[Tensor]]
+class SamplerSpec(NamedTuple):
+    """A line of the table."""
+
+    loop: Loop
     eta: float  # 0: nothing random but the start
-    steps: int | None  # unless told; None is all there are, and for pinned averages not fewer than FEWEST
+    steps: int | None  # by default; None is T, and of pinned averages at least FEWEST
     grid: str | None = None  # of the times, where there is a choice
-    pinned: bool = False  # whether averages are held on to
+    pinned: bool = False  # whether averages are held fixed
 
 
-VARIANCES = (None, "beta", "posterior")  # of ddpm's noise; None: as the config says
-FEWEST = 28  # steps of pinned averages: few groups are come to again and again
+FEWEST = 28  # steps of pinned averages: where there are few groups, each is visited several times
 
-SAMPLERS: dict[str, dict[str, Sampler]] = {  # of each kind of process
+SAMPLERS: dict[str, dict[str, SamplerSpec]] = {  # of each kind of process
     "gaussian": {
-        "ddpm": Sampler(sample, 1.0, 100, "uniform"),  # Ho et al. (2020)
-        "ddim": Sampler(sample, 0.0, 50, "uniform"),  # Song et al. (2021)
-        "heun": Sampler(heun, 0.0, 10, "uniform"),  # Karras et al. (2022)
-        "dpm": Sampler(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
-        "sde": Sampler(multistep, 1.0, 20, "uniform"),  # its SDE form
+        "ddpm": SamplerSpec(sample, 1.0, 100, "uniform"),  # Ho et al. (2020)
+        "ddim": SamplerSpec(sample, 0.0, 50, "uniform"),  # Song et al. (2021)
+        "heun": SamplerSpec(heun, 0.0, 10, "uniform"),  # Karras et al. (2022)
+        "dpm": SamplerSpec(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
+        "sde": SamplerSpec(multistep, 1.0, 20, "uniform"),  # its SDE form
     },
     "averaging": {  # Bansal et al. (2022)
-        "alg2": Sampler(sample, 0.0, None),
-        "alg1": Sampler(sample, 1.0, None),
-        "pinned": Sampler(sample, 1.0, None, pinned=True),  # ours
-        "direct": Sampler(sample, 1.0, 1),
+        "alg2": SamplerSpec(sample, 0.0, None),
+        "alg1": SamplerSpec(sample, 1.0, None),
+        "pinned": SamplerSpec(sample, 1.0, None, pinned=True),  # ours
+        "direct": SamplerSpec(sample, 1.0, 1),
     },
 }
+NAMES = [name for known in SAMPLERS.values() for name in known]
+VARIANCES = ("beta", "posterior")
+LARGEST_SCALE = 1e6  # beyond, float32 has nothing left to tell
 
 
-class Way(NamedTuple):
-    """A way back: `loop(denoiser, process, x, times, noise, **cond)` yields its states, x at times[0]."""
+def _number(value: object) -> float:
+    """The value as a float, NaN if it is no number."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return math.nan
 
-    loop: Callable[..., Iterator[Tensor]]
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How samples are drawn, checked once, here. None: as the weights were saved. UserError for what cannot be."""
+
+    sampler: str | None = None  # a name in SAMPLERS
+    steps: int | None = None  # None: the sampler's default
+    guidance_scale: float = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
+    interval: tuple[float, float] = (0.0, 1.0)  # the times at which the scale applies; outside it is 1
+    variance: str | None = None  # of ddpm's noise, "beta" or "posterior"
+    clip: bool = True  # whether estimates of x_0 are kept in the range of images
+    begin: int = 0  # steps left out at the start, where originals are restored
+
+    def __post_init__(self) -> None:
+        scale = _number(self.guidance_scale)
+        pair = self.interval if isinstance(self.interval, tuple | list) and len(self.interval) == 2 else "??"
+        low, high = map(_number, pair)
+        if self.sampler is not None and str(self.sampler) not in NAMES:
+            raise unknown("sampler", self.sampler, NAMES)
+        if self.variance not in (None, *VARIANCES):
+            raise unknown("variance", self.variance, VARIANCES)
+        if not abs(scale) < LARGEST_SCALE:
+            raise UserError(f"a guidance scale is a number (0 ignores the label, 1 follows it), not {scale:g}")
+        if not 0 <= low < high <= 1:
+            raise UserError(f"a guidance interval is two times from 0 to 1, the lower first, not {low:g} and {high:g}")
+        object.__setattr__(self, "guidance_scale", scale)
+        object.__setattr__(self, "interval", (low, high))
+        if self.steps is not None:
+            object.__setattr__(self, "steps", check_int("steps", self.steps, 1))
+
+
+AS_SAVED = SamplingOptions()
+
+
+class Sampler(NamedTuple):
+    """A sampler at work: `loop(denoiser, process, x, times, noise, cond)` yields its states, x at times[0]."""
+
+    loop: Loop
     process: Process
     times: Tensor  # (steps + 1,) from 1, unless it begins later, down to 0
 
     @property
-    def calls(self) -> int:
-        """Network calls for one sample."""
-        steps = len(self.times) - 1
-        return 2 * steps - 1 if self.loop is heun else steps
+    def steps(self) -> int:
+        return len(self.times) - 1
+
+    @property
+    def nfe(self) -> int:
+        """Network calls a sample."""
+        return 2 * self.steps - 1 if self.loop is heun else self.steps
 
 
-def build_sampler(
-    experiment: Experiment,
-    sampler: str | None = None,
-    steps: int | None = None,
-    variance: str | None = None,
-    begin: int = 0,
-) -> Way:
-    """The way back of a named sampler (None: the config's), without its first `begin` steps.
-
-    `variance` is that of ddpm's noise; the other ways are exact for the posterior's.
-    """
-    known = SAMPLERS[experiment.config.process]
-    if sampler is None:
-        sampler = experiment.config.sampler
-        steps = experiment.config.sampler_steps if steps is None else steps
-    if sampler is None:  # noise in every degraded image is there to be drawn afresh
-        cold = experiment.config.process == "averaging"
-        sampler = "pinned" if cold and experiment.config.noise else next(iter(known))
-    if str(sampler) not in known:
-        raise unknown("sampler", sampler, known)
-    if variance not in VARIANCES:
-        raise unknown("variance", variance, VARIANCES[1:])
-    process = copy.copy(experiment.process)
-    way = known[sampler]
-    process.eta = way.eta
-    if way.pinned:
+def build_sampler(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Sampler:
+    """What the options make of an experiment; UserError for a sampler or a number of steps that its process has not."""
+    config, name, steps = experiment.config, options.sampler, options.steps
+    known = SAMPLERS[config.process]
+    if name is None:
+        name, steps = config.sampler, config.sampler_steps if steps is None else steps
+    if name is None:  # noise in every degraded image is there to be drawn afresh
+        name = "pinned" if config.process == "averaging" and config.noise else next(iter(known))
+    if name not in known:
+        raise unknown("sampler", name, known)
+    spec, process = known[name], copy.copy(experiment.process)
+    process.eta = spec.eta
+    if spec.pinned:
         process.pinned = True
-    if experiment.config.process == "gaussian":
-        process.variance = variance or process.variance if sampler == "ddpm" else "posterior"
+    if config.process == "gaussian":  # only ddpm has a choice: the others are exact for the posterior's
+        process.variance = options.variance or process.variance if name == "ddpm" else "posterior"
     most = process.timesteps or 1000
     if steps is None:
-        steps = max(most, FEWEST) if way.pinned else min(way.steps or most, most)
-    grid = [way.grid] if way.grid else []
-    times = process.times(steps, *grid)
-    return Way(way.loop, process, times[check_int("begin", begin, 0, len(times) - 2) :])
+        steps = max(most, FEWEST) if spec.pinned else min(spec.steps or most, most)
+    times = process.times(check_int("steps", steps, 1, process.most_steps), *[spec.grid] * bool(spec.grid))
+    return Sampler(spec.loop, process, times[check_int("begin", options.begin, 0, len(times) - 2) :])

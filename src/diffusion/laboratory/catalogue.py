@@ -8,7 +8,7 @@ from diffusion import files
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.coursework import NAME
 from diffusion.experiment.weights import load_weights
-from diffusion.laboratory.judge import WAYS
+from diffusion.laboratory.judge import COLD_SAMPLERS
 
 HEADS = ("file", "epochs", "parameters", "loss", "N × seeds", "FID", "inception score", "label seen", "restored FID",
          "sha256")  # fmt: skip
@@ -59,7 +59,7 @@ def _model(path: Path, experiment: Experiment) -> list[str]:
         spread("fid", ".4f" if scores["fid"] < 0.1 else ".2f"),
         spread("inception_score", ".2f"),
         f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
-        ", ".join(f"{back[way]['fid']:.1f}" for way in WAYS) if back else "–",
+        ", ".join(f"{back[each]['fid']:.1f}" for each in COLD_SAMPLERS) if back else "–",
         _digest(path),
     ]
 

@@ -1,10 +1,8 @@
 """Several processes: one Accelerator, whichever launcher started us."""
 
 import os
-import re
 import sys
 
-import psutil
 from accelerate import Accelerator
 
 from diffusion.errors import UserError
@@ -12,29 +10,17 @@ from diffusion.laboratory.device import open_device
 
 
 def open_accelerator(name: str) -> Accelerator:
-    """The Accelerator of --device; every process of a launch gets its own."""
-    device = open_device(name)
-    _start_the_others()
-    return Accelerator(cpu=device.type == "cpu")
+    """The Accelerator of --device; every process of a launch gets its own.
 
-
-def _start_the_others() -> None:
-    """Make `accelerate launch --cpu --num_processes N` mean what it says.
-
-    Without MPI, accelerate 1.15 starts one process, names a MASTER_ADDR for the others and says nothing. This process
-    then becomes torchrun's launcher of all N, with the same script and arguments.
+    UserError under `accelerate launch --cpu --num_processes N` without MPI: accelerate 1.15 starts one process, names
+    a MASTER_ADDR for the others and says nothing.
     """
-    alone = "RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ and "PMI_RANK" not in os.environ
-    if not (alone and os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ):
-        return
-    launcher = " ".join(psutil.Process(os.getppid()).cmdline())
-    count = re.search(r"--num[_-]processes[= ](\d+)", launcher)
-    if not count:
-        raise UserError("accelerate started one process where several were asked for: "
-                        f"use torchrun --nproc-per-node N {' '.join(sys.argv)}")  # fmt: skip
-    port = os.environ.get("MASTER_PORT", "29500")
-    words = ["-m", "torch.distributed.run", "--nproc-per-node", count[1], "--master-port", port, *sys.argv]
-    os.execv(sys.executable, [sys.executable, *words])
+    device = open_device(name)
+    alone = not {"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"} & set(os.environ)
+    if alone and os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ:
+        command = " ".join(sys.argv)
+        raise UserError(f"accelerate started one process of several: use torchrun --nproc-per-node N {command}")
+    return Accelerator(cpu=device.type == "cpu")
 
 
 def launched_by() -> list[str]:

@@ -5,9 +5,12 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from diffusion.errors import Failure, UserError, unknown
+
+# Spellings of the release before, still understood where the new one is known. They are in no --help.
+RENAMED = {"--interval": "--guidance-interval", "--samples": "--count", "--method": "--sampler"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     _settings: dict[str, str] = {}  # that overrides can change, by their names without the section
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("formatter_class", Help)
         super().__init__(allow_abbrev=False, **kwargs)
 
@@ -31,13 +34,17 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         # First, or `--sede 3 …` would be answered with what argparse makes of the 3.
         options = [option for action in self._actions for option in action.option_strings]
+        words = []
         for word in sys.argv[1:] if args is None else args:
-            name = word.split("=")[0]
-            if name.startswith("--") and name != "--" and name not in options:
+            name, *value = word.split("=", 1)
+            if name not in options and RENAMED.get(name) in options:
+                word = "=".join([RENAMED[name], *value])
+            elif name.startswith("--") and name != "--" and name not in options:
                 setting = self._settings.get(name.removeprefix("--").replace("-", "_"))
                 known = [option for option in options if option.startswith("--")]
                 self.error(str(unknown("option", name, known, setting and f"--{setting}=…")))
-        return super().parse_args(args, namespace)
+            words.append(word)
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message.removeprefix('argument ')}\n")
