@@ -1,6 +1,5 @@
 """A command line answers a mistake with one sentence, the nearest name and exit code 2, and starts quickly."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import diffusion.__main__ as dispatcher
 from diffusion.commands import generate
 from diffusion.errors import UserError
 from diffusion.laboratory import options
@@ -24,15 +24,12 @@ def run_src(*words: str, python: tuple[str, ...] = (), stdout=subprocess.PIPE) -
 
 @pytest.fixture
 def front(tmp_path, monkeypatch):
-    """src/__main__.py as a module (pytest's own is called __main__ too), with two modes of ours."""
-    spec = importlib.util.spec_from_file_location("front", SRC / "__main__.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The dispatcher, with two modes of ours."""
     (tmp_path / "draw_digits.py").write_text('"""Draw digits.\n\nMore.\n"""\n1 / 0\ndef main(argv): ...\n')
     (tmp_path / "sweep.py").write_text('"""Try many."""\ndef main(argv): ...\n')
     (tmp_path / "helper.py").write_text('"""No mode: it has no main."""\n')
-    monkeypatch.setattr(module, "HERE", tmp_path)
-    return module
+    monkeypatch.setattr(dispatcher, "HERE", tmp_path)
+    return dispatcher
 
 
 @pytest.fixture
@@ -75,7 +72,21 @@ def test_an_unknown_mode_leaves_one_line_and_exit_code_2():
 
 def test_listing_the_modes_does_not_wait_for_torch():
     answer = run_src("--help", python=("-X", "importtime"))
-    assert answer.returncode == 0 and "torch" not in answer.stderr
+    assert answer.returncode == 0 and "diffusion.errors" in answer.stderr and "torch" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("started", "program"),
+    [
+        (SRC, f"python {SRC}"),  # python src
+        (SRC / "diffusion" / "__main__.py", "python -m diffusion"),
+        ("/usr/local/bin/cold-dif-model", "cold-dif-model"),
+    ],
+)
+def test_the_usage_line_says_the_command_that_was_used(front, capsys, monkeypatch, started, program):
+    monkeypatch.setattr(sys, "argv", [str(started), "--help"])
+    assert front.main() == 0
+    assert capsys.readouterr().out.startswith(f"usage: {program} MODE [options]")
 
 
 def test_a_reader_who_leaves_early_is_no_error_to_talk_about():
