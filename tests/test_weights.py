@@ -1,6 +1,11 @@
 """Every shipped denoiser loads, draws, and says how it was scored; the command that makes them goes on where it was."""
 
+import inspect
 import io
+import json
+import re
+import statistics
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,8 @@ from diffusion import files
 from diffusion.api.generation import trajectory
 from diffusion.commands import weights
 from diffusion.data import datasets as data
-from diffusion.experiment.presets import COLD, DDPM
+from diffusion.experiment import presets
+from diffusion.experiment.presets import COLD, DDPM, GUIDED
 from diffusion.experiment.weights import load_weights
 from diffusion.laboratory import run as laboratory
 from diffusion.laboratory.catalogue import catalogue
@@ -37,6 +43,39 @@ def test_a_shipped_denoiser_draws_as_well_as_it_says(path):
         assert len(logits.argmax(1).unique()) <= 3  # untrained: nothing to be seen
 
 
+def recorded(config):
+    """(axis, FID, N, NFE, epochs) of the longest training that was shipped of a preset, for each axis."""
+    contents = [files.load(path) for path in SHIPPED]
+    free = {key: getattr(config, key) for key in ("axis", "precision", "sampler")}
+    found = {}
+    for content in sorted(contents, key=lambda content: content["about"]["epoch"]):
+        if content["config"] | free == asdict(config):
+            axis = f" {content['config']['axis']}" if config.process == "averaging" else ""
+            scores = content["about"]["scores"]
+            found[axis] = axis, scores["fid"], scores["n"], scores["calls"], content["about"]["epoch"]
+    return [found[axis] for axis in sorted(found, reverse=True)]  # row before col
+
+
+def said_of(config):
+    """The end of a preset's line."""
+    lines = lambda name: map(json.loads, (ROOT / f"Report/results/{name}.jsonl").read_text().splitlines())
+    if config.preset == "unet_fast":  # three trainings of five minutes, not shipped
+        evaluated = [line for line in lines("evaluate") if "ttq/time_to_quality_unet_fast_" in line["weights"]]
+        fid = statistics.mean(row["fid"] for line in evaluated for row in line["rows"])
+        minutes = {line["minutes"] for line in lines("time_to_quality") if line["row"] == "ours"}
+        rows, length = [("", fid, evaluated[0]["samples"], evaluated[0]["calls"], 0)], f"{minutes.pop():g} minutes"
+    else:
+        rows = recorded(config)
+        length = "/".join(dict.fromkeys(f"{epochs:.3g}" for *_, epochs in rows)) + " epochs"
+    fids = ", ".join(f"{fid:.{2 if fid > 0.1 else 4}f}{axis}" for axis, fid, *_ in rows)
+    return f"FID {fids} (N={rows[0][2]:,}, {rows[0][3]} NFE, {length})" if rows else "not measured"
+
+
+def test_every_line_of_the_preset_tables_ends_in_its_measured_score():
+    said = re.findall(r'^    "(\w+)": .*,  +# (.*)$', inspect.getsource(presets), re.MULTILINE)
+    assert said == [(name, said_of(line)) for table in (DDPM, COLD, GUIDED) for name, line in table.items()]
+
+
 def test_the_page_about_the_weights_is_what_the_files_say():
     assert (WEIGHTS / "README.md").read_text() == catalogue(WEIGHTS)
 
@@ -51,8 +90,9 @@ def test_every_shipped_file_is_one_that_the_command_makes():
 def few(monkeypatch, tmp_path):
     """The command on 200 real digits, with a network that trains an epoch in a second."""
     whole = {split: data.load("MNIST", split, ROOT / "data") for split in ("train", "test")}
-    some = lambda name, split, *_: data.Dataset(name, whole[split].images[:200], whole[split].labels[:200],
-                                                whole[split].classes)  # fmt: skip
+    some = lambda name, split, *_: data.Dataset(
+        name, whole[split].images[:200], whole[split].labels[:200], whole[split].classes
+    )
     monkeypatch.setattr(laboratory, "load", some)
     tiny = {"hidden": (4, 4), "batch_size": 50, "lr": 3e-3, "precision": "fp32"}
     families = {
@@ -60,9 +100,8 @@ def few(monkeypatch, tmp_path):
         "tiny_row": weights.coursework(COLD["default_7"].replace(**tiny), (2,)),
     }
     monkeypatch.setattr(weights, "FAMILIES", families)
-    words = ["--into", tmp_path / "w", "--out", tmp_path, "--data-root", tmp_path, "--eval-samples", 64,
-             "--eval-seeds", 2, "--device", "cpu"]  # fmt: skip
-    return tmp_path, lambda *more: weights.main([str(word) for word in (*words, *more)])
+    words = f"--into {tmp_path}/w --out {tmp_path} --data-root {tmp_path} --eval-samples 64 --eval-seeds 2 --device cpu"
+    return tmp_path, lambda *more: weights.main([*words.split(), *more])
 
 
 def test_the_command_trains_scores_stores_and_does_nothing_twice(few, capsys):

@@ -55,7 +55,7 @@ SETTINGS = {  # as the user calls it, "train.lr" or "sample.steps" -> field
     f"{section}.{field.removeprefix('sampler_')}": field
     for section, groups in SECTIONS.items()
     for group in groups
-    for field in group.__dataclass_fields__
+    for field in group.__annotations__
 }
 OLD = {"train.look_at": "train.sheet_steps", "train.look_every": "train.sheet_every"}  # they go with the next release
 
@@ -88,7 +88,7 @@ class Recipe:
     def text(self) -> str:
         """As YAML with every setting: the same recipe when read again."""
         values = asdict(self.config) | asdict(self.plan) | asdict(self.sheet)
-        content = {"preset": self.config.preset} | {section: {} for section in SECTIONS}
+        content: dict[str, Any] = {"preset": self.config.preset} | {section: {} for section in SECTIONS}
         for setting, field in SETTINGS.items():
             section, key = setting.split(".")
             content[section][key] = list(values[field]) if isinstance(values[field], tuple) else values[field]
