@@ -26,8 +26,8 @@ def source(path: Path) -> str:
 
 
 def run(*words) -> None:
-    """Run Python in the repository's root, on one thread."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """Run Python in the repository's root, on one thread, with the package that is installed."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
@@ -61,10 +61,8 @@ def test_it_defines_nothing_or_imports_nothing_of_ours(path):
     named = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
     named += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     ours = {name.split(".")[0] for name in named} & {each.stem for each in (ROOT / "src").iterdir()}
-    if path == STANDALONE:
-        assert not ours and "sys.path" not in source(path)
-    else:
-        assert ours and not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in nodes)
+    assert "sys.path" not in source(path) and bool(ours) == (path != STANDALONE)
+    assert path == STANDALONE or not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in nodes)
 
 
 def test_the_rendered_copy_is_of_the_notebook_that_is_stored():
