@@ -34,7 +34,7 @@ def test_the_process_it_shows_is_undone_by_a_denoiser_that_knows(shown, capsys):
     assert torch.equal(process.degrade(x_0, torch.tensor(0.0)), x_0)
     start = process.prior(x_0)
     torch.testing.assert_close(start, process.degrade(x_0, torch.tensor(1.0)))
-    torch.testing.assert_close(last(sample(lambda x, t: x_0, process, start, process.times(7))), x_0)
+    torch.testing.assert_close(last(sample(lambda x, t, cond: x_0, process, start, process.times(7))), x_0)
 
 
 def test_the_sampler_it_shows_lands_where_the_others_do(shown):

@@ -2,14 +2,12 @@
 
 import itertools
 import math
-from contextlib import contextmanager
 
 import pytest
 import torch
 
-from diffusion.errors import UserError
 from diffusion.method.averaging import Averaging
-from diffusion.method.editing import inpaint, interpolate, invert, noisier, reconstruct, slerp, times_from, vary
+from diffusion.method.editing import inpaint, interpolate, invert, noisier, slerp, times_from, vary
 from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian
 from diffusion.method.sampler import heun, last, multistep, sample
@@ -25,9 +23,9 @@ cold = Averaging("row", torch.arange(4)[:, None])  # of images four lines high, 
 def knowing(schedule, mean=M, covariance=None):
     """The exact denoiser of data N(mean, covariance), over the columns of an image, or N(M, S^2); t = 0 is an error."""
 
-    def denoiser(x, t, cond=0.0):
+    def denoiser(x, t, cond=None):
         assert t > 0, "no network was trained at t = 0"
-        (alpha, sigma), m = schedule(t), mean + cond
+        (alpha, sigma), m = schedule(t), mean if cond is None else mean + cond
         if covariance is None:
             return m + alpha * S**2 * (x - alpha * m) / (alpha**2 * S**2 + sigma**2)
         gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(len(covariance)))
@@ -49,13 +47,15 @@ def latents(n, shape=(1, 4, 4), dtype=torch.float64):
     return (noise(n, seed)(torch.empty(n, *shape, dtype=dtype)) for seed in (0, 1))
 
 
-@contextmanager
-def refused(words):
-    """UserError, in one sentence that says so."""
-    with pytest.raises(UserError, match=words) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message and ". " not in message and not message.endswith(".")
+def round_trip(process, x_0, times, refine=0, denoiser=None, cond=None):
+    """x_0 after its noise was found and sampled from again."""
+    denoiser = denoiser or knowing(process.schedule)
+    x_1 = last(invert(denoiser, process, x_0, times, refine, cond))
+    return last(sample(denoiser, process, x_1, times, cond=cond))
+
+
+def rmse(x, y):
+    return (x - y).square().mean((1, 2, 3)).sqrt()
 
 
 # Filling in
@@ -112,9 +112,9 @@ def test_a_degraded_picture_made_noisier_is_one_degraded_that_far(schedule, s, t
 @both_etas
 def test_the_kept_pixels_are_the_originals_bit_for_bit(schedule, eta):
     process, x_0 = Gaussian(schedule(), eta), data(8, (3, 4, 4)).float()
-    mask = (torch.arange(8 * 16).reshape(8, 1, 4, 4) % 3 == 0).long()
+    mask = torch.arange(8 * 16).reshape(8, 1, 4, 4) % 3 == 0
     x = last(inpaint(knowing(process.schedule), process, x_0, mask, process.times(5), noise(8), 2))
-    kept = mask.expand_as(x) == 0
+    kept = ~mask.expand_as(x)
     assert torch.equal(x[kept], x_0[kept])
     assert not (x[~kept] == x_0[~kept]).any()
 
@@ -122,11 +122,11 @@ def test_the_kept_pixels_are_the_originals_bit_for_bit(schedule, eta):
 @every_schedule
 def test_filling_everything_is_sampling_and_filling_nothing_changes_nothing(schedule):
     process, x_0 = Gaussian(schedule(), eta=0.0), data(4)
-    denoiser, times, every = knowing(process.schedule), process.times(6), torch.ones(1, 1, 2, 2)
+    denoiser, times, every = knowing(process.schedule), process.times(6), torch.ones(1, 1, 2, 2).bool()
     plain = sample(denoiser, process, process.prior(x_0, noise(4)), times)
     for ours, theirs in zip(inpaint(denoiser, process, x_0, every, times, noise(4)), plain, strict=True):
         assert torch.equal(ours, theirs)
-    assert torch.equal(last(inpaint(denoiser, process, x_0, 0 * every, times, noise(4))), x_0)
+    assert torch.equal(last(inpaint(denoiser, process, x_0, ~every, times, noise(4))), x_0)
 
 
 def test_whatever_the_denoiser_is_asked_its_known_part_is_the_original_degraded_to_that_time():
@@ -134,34 +134,34 @@ def test_whatever_the_denoiser_is_asked_its_known_part_is_the_original_degraded_
     process, x_0, asked = Gaussian(Rectified(), eta=0.0), data(4096), []
     exact = knowing(process.schedule)
 
-    def denoiser(x, t):
+    def denoiser(x, t, cond):
         asked.append(t)
         left = (x - (1 - t) * x_0)[:, :, 1]  # noise of deviation t, in 8,192 numbers
         assert left.std().item() == pytest.approx(t.item(), rel=0.04)
         assert left.mean().item() == pytest.approx(0, abs=0.045)
         return exact(x, t)
 
-    mask = torch.tensor([[[[1, 1], [0, 0]]]])
+    mask = torch.tensor([[[[True, True], [False, False]]]])
     last(inpaint(denoiser, process, x_0, mask, process.times(4), noise(4096), 2))
     assert len(asked) == 7
 
 
 def test_a_filled_picture_is_a_function_of_its_seed_and_not_of_its_batch_or_the_form_of_its_mask():
     process, x_0 = Gaussian(Cosine()), data(5)
-    mask = torch.tensor([[[[1, 0], [0, 1]]]])
+    mask = torch.tensor([[[[True, False], [False, True]]]])
     fill = lambda x_0, mask, index: last(
         inpaint(knowing(process.schedule), process, x_0, mask, process.times(5), Noise(3, index), 2)
     )
     together = fill(x_0, mask, torch.arange(5))
-    assert torch.equal(together, fill(x_0, mask.bool().expand(5, 1, 2, 2), torch.arange(5)))
+    assert torch.equal(together, fill(x_0, mask.expand(5, 1, 2, 2), torch.arange(5)))
     torch.testing.assert_close(together[3:4], fill(x_0[3:4], mask, torch.tensor([3])), atol=1e-12, rtol=0)
     assert not torch.equal(together, fill(x_0, mask, torch.arange(5, 10)))
 
 
-def test_each_step_but_the_last_is_taken_as_often_as_told():
+def test_each_step_but_the_last_is_taken_resample_times():
     process, asked = Gaussian(Rectified()), []
-    denoiser = lambda x, t: asked.append(float(t)) or 0 * x
-    states = list(inpaint(denoiser, process, data(2), torch.ones(1, 1, 2, 2), process.times(4), noise(2), 3))
+    denoiser = lambda x, t, cond: asked.append(float(t)) or 0 * x
+    states = list(inpaint(denoiser, process, data(2), torch.ones(1, 1, 2, 2).bool(), process.times(4), noise(2), 3))
     assert asked == [1.0] * 3 + [0.75] * 3 + [0.5] * 3 + [0.25]
     assert len(states) == 4
 
@@ -169,28 +169,15 @@ def test_each_step_but_the_last_is_taken_as_often_as_told():
 @pytest.mark.parametrize(
     ("words", "change"),
     [
-        ("Gaussian noise", {"process": cold}),
-        (r"shape \(2 or 1, 1, 2, 2\), not \(2, 1, 2, 3\)", {"mask": torch.ones(2, 1, 2, 3)}),
-        (r"not \(3, 1, 2, 2\)", {"mask": torch.ones(3, 1, 2, 2)}),
-        (r"not \(1, 3, 2, 2\)", {"mask": torch.ones(1, 3, 2, 2)}),
-        (r"not \(2, 2\)", {"mask": torch.ones(2, 2)}),
-        ("only 1", {"mask": torch.full((1, 1, 2, 2), 0.5)}),
-        ("only 1", {"mask": torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)}),
-        ("only 1", {"mask": torch.full((1, 1, 2, 2), math.nan)}),
-        ("at least 1, not 0", {"resample": 0}),
-        ("at least 1, not 1.5", {"resample": 1.5}),
-        ("begins at t = 1, not 0.5", {"times": torch.tensor([0.5, 0.0])}),
-        ("must fall", {"times": torch.tensor([0.0, 1.0])}),
-        ("must fall", {"times": torch.tensor([1.0, 0.5])}),
-        ("encoded images", {"x_0": torch.zeros(2, 1, 2, 2, dtype=torch.uint8)}),
-        ("encoded images", {"x_0": torch.zeros(2, 2)}),
+        ("averages mix known and unknown", {"process": cold}),
+        ("starts at t = 1, not 0.5", {"times": torch.tensor([0.5, 0.0])}),
     ],
 )
-def test_what_cannot_be_filled_in_is_refused_before_the_first_step(words, change):
+def test_what_cannot_be_filled_in_is_refused(words, change):
     process = Gaussian(Rectified())
-    right = {"process": process, "x_0": torch.zeros(2, 1, 2, 2), "mask": torch.ones(1, 1, 2, 2)}
-    with refused(words):
-        inpaint(lambda x, t: x, **{**right, "times": process.times(3), "noise": noise(2), **change})
+    right = {"process": process, "x_0": torch.zeros(2, 1, 2, 2), "mask": torch.ones(1, 1, 2, 2).bool()}
+    with pytest.raises(AssertionError, match=words):
+        next(inpaint(lambda x, t, cond: x, **{**right, "times": process.times(3), "noise": noise(2), **change}))
 
 
 # Variations
@@ -235,7 +222,7 @@ def test_a_variation_keeps_as_much_of_the_picture_as_the_theory_says(schedule, s
 @pytest.mark.parametrize("process", [*(Gaussian(make()) for make in SCHEDULES.values()), cold])
 def test_a_variation_by_a_perfect_denoiser_is_the_picture_for_every_process(process):
     x_0, asked = data(3, (1, 4, 4)), []
-    denoiser = lambda x, t: asked.append(float(t)) or x_0
+    denoiser = lambda x, t, cond: asked.append(float(t)) or x_0
     states = list(vary(denoiser, process, x_0, 0.75, 3, noise(3)))
     torch.testing.assert_close(states[-1], x_0, atol=1e-3, rtol=0)  # the table's alpha is not quite 1 at t = 0
     assert asked == [0.75, 0.5, 0.25] and len(states) == 3
@@ -246,7 +233,7 @@ def test_the_times_of_a_discrete_process_are_distinct_multiples_of_one_over_T_fr
     process = Gaussian(LinearBeta(1000))
     first = max(1, round(1000 * strength))
     if steps > first:
-        with refused(f"from 1 to {first}, not {steps}"):
+        with pytest.raises(AssertionError, match=f"1 to {first} steps, not {steps}"):
             times_from(process, strength, steps)
         return
     times = times_from(process, strength, steps)
@@ -258,14 +245,14 @@ def test_the_times_of_a_discrete_process_are_distinct_multiples_of_one_over_T_fr
 
 @pytest.mark.parametrize("strength", [0, -0.1, 1.01, math.nan, math.inf])
 def test_impossible_strengths_are_refused(strength):
-    with refused("above 0 .* up to 1"):
-        vary(lambda x, t: x, Gaussian(Rectified()), data(2), strength, 5, noise(2))
+    with pytest.raises(AssertionError, match="above 0 and up to 1"):
+        vary(lambda x, t, cond: x, Gaussian(Rectified()), data(2), strength, 5, noise(2))
 
 
-@pytest.mark.parametrize("process, steps", [(Gaussian(Rectified()), 0), (Gaussian(Rectified()), 2.5), (cold, 3)])
+@pytest.mark.parametrize("process, steps", [(Gaussian(Rectified()), 0), (cold, 0), (cold, 3)])
 def test_impossible_numbers_of_steps_from_the_middle_are_refused(process, steps):
-    with refused("steps from t = 0.5 must be a whole number"):
-        vary(lambda x, t: x, process, data(2), 0.5, steps, noise(2))
+    with pytest.raises(AssertionError, match="from t = 0.5 there are 1 to"):
+        vary(lambda x, t, cond: x, process, data(2), 0.5, steps, noise(2))
 
 
 # Between two latents
@@ -313,29 +300,17 @@ def test_every_sample_has_its_own_arc_and_weight():
 
 def test_interpolation_has_a_latent_for_each_weight():
     a, b = (each[0] for each in latents(1, dtype=torch.float32))
-    x = interpolate(a, b, [0.0, 0.25, 1.0])
+    x = interpolate(a, b, torch.tensor([0.0, 0.25, 1.0]))
     torch.testing.assert_close(x[0], a)
     torch.testing.assert_close(x[1], slerp(a[None], b[None], 0.25)[0])
     torch.testing.assert_close(x[2], b)
 
 
-@pytest.mark.parametrize(
-    ("words", "blend"),
-    [
-        ("0 .* to 1 .*, not 1.1", lambda a: slerp(a, a, 1.1)),
-        ("not nan", lambda a: slerp(a, a, math.nan)),
-        ("one weight, or one each", lambda a: slerp(a, a, torch.tensor([0.1, 0.2]))),
-        ("of one shape", lambda a: slerp(a, a[:2], 0.5)),
-        ("of one shape", lambda a: slerp(a[0, 0, 0], a[0, 0, 0], 0.5)),
-        ("of one shape", lambda a: interpolate(a, a[0], [0.5])),
-        ("not -1", lambda a: interpolate(a[0], a[0], [0.5, -1])),
-        ("a list of numbers", lambda a: interpolate(a[0], a[0], [])),
-        ("a list of numbers", lambda a: interpolate(a[0], a[0], torch.tensor(0.5))),
-    ],
-)
-def test_latents_and_weights_that_cannot_be_blended_are_refused(words, blend):
-    with refused(words):
-        blend(torch.ones(3, 1, 2, 2))
+def test_latents_of_different_shapes_cannot_be_blended():
+    a = torch.ones(3, 1, 2, 2)
+    for blend in (lambda: slerp(a, a[:2], 0.5), lambda: interpolate(a, a[0], torch.tensor([0.5]))):
+        with pytest.raises(AssertionError, match="of one shape"):
+            blend()
 
 
 # There and back
@@ -360,10 +335,7 @@ def test_the_inverse_is_the_noise_of_the_flow(schedule, refine):
 @every_schedule
 def test_the_round_trip_loses_less_the_more_steps_it_takes(schedule):
     process, x_0 = Gaussian(schedule(), eta=0.0), data(64)
-    trips = [reconstruct(knowing(process.schedule), process, x_0, process.times(n)) for n in (10, 40, 160)]
-    for trip in trips:
-        torch.testing.assert_close(trip.rmse**2, (trip.x_0 - x_0).square().mean((1, 2, 3)))
-    first, second, third = (trip.rmse.mean().item() for trip in trips)
+    first, second, third = (rmse(round_trip(process, x_0, process.times(n)), x_0).mean() for n in (10, 40, 160))
     assert first > 2.5 * second > 2.5**2 * third  # first order: 4 in the limit
     assert third < 0.03
 
@@ -372,9 +344,9 @@ def test_the_round_trip_loses_less_the_more_steps_it_takes(schedule):
 @pytest.mark.parametrize("steps", [10, 50])
 def test_refined_hops_are_the_exact_inverse_of_the_samplers_steps(schedule, steps):
     process, x_0 = Gaussian(schedule(), eta=0.0), data(16)
-    rmse = lambda refine: reconstruct(knowing(process.schedule), process, x_0, process.times(steps), refine).rmse.max()
-    assert rmse(60) < 1e-9
-    assert rmse(3) < rmse(1) < rmse(0)
+    error = lambda refine: rmse(round_trip(process, x_0, process.times(steps), refine), x_0).max()
+    assert error(60) < 1e-9
+    assert error(3) < error(1) < error(0)
 
 
 def test_the_noise_that_made_a_picture_is_found_again():
@@ -389,31 +361,27 @@ def test_the_noise_that_made_a_picture_is_found_again():
 @pytest.mark.parametrize(
     ("words", "change"),
     [
-        ("Gaussian noise", {"process": cold}),
-        ("eta must be 0, not 1", {"process": Gaussian(Rectified())}),
-        ("must fall", {"times": torch.linspace(0, 1, 5)}),
-        ("must fall", {"times": torch.tensor([2.0, 1.0, 0.0])}),
-        ("2 steps or more, not 1", {"times": torch.tensor([1.0, 0.0])}),
-        ("at least 0, not -1", {"refine": -1}),
-        ("at least 0, not 0.5", {"refine": 0.5}),
-        ("encoded images", {"x_0": torch.zeros(2, 1, 2, 2, dtype=torch.uint8)}),
+        ("draws no noise", {"process": cold}),
+        ("draws no noise", {"process": Gaussian(Rectified())}),
+        ("2 steps or more", {"times": torch.tensor([1.0, 0.0])}),
     ],
 )
-def test_what_cannot_be_inverted_is_refused_before_the_first_step(words, change):
+def test_what_cannot_be_inverted_is_refused(words, change):
     process = Gaussian(Rectified(), eta=0.0)
-    with refused(words):
-        invert(lambda x, t: x, **{"process": process, "x_0": data(2), "times": process.times(4), **change})
+    right = {"process": process, "x_0": data(2), "times": process.times(4)}
+    with pytest.raises(AssertionError, match=words):
+        next(invert(lambda x, t, cond: x, **{**right, **change}))
 
 
-def test_every_edit_tells_the_denoiser_the_condition():
+def test_every_edit_hands_the_denoiser_the_condition():
     """The condition moves the mean of the data by as much as it says: so the edits move, each as it must."""
     process, x_0 = Gaussian(Rectified(), eta=0.0), data(512)
     denoiser, times = knowing(process.schedule), process.times(40)
-    told = lambda cond: {
-        "filled": last(inpaint(denoiser, process, x_0, torch.ones(1, 1, 2, 2), times, noise(512), cond=cond)),
+    edits = lambda cond: {
+        "filled": last(inpaint(denoiser, process, x_0, torch.ones(1, 1, 2, 2).bool(), times, noise(512), cond=cond)),
         "varied": last(vary(denoiser, process, x_0, 1.0, 40, noise(512), cond=cond)),
         "noise": last(invert(denoiser, process, x_0 + cond, times, cond=cond)),
-        "back": reconstruct(denoiser, process, x_0 + cond, times, refine=40, cond=cond).x_0 - x_0,
+        "back": round_trip(process, x_0 + cond, times, 40, denoiser, cond) - x_0,
     }
-    moved = {name: (x - told(0.0)[name]).mean().item() for name, x in told(0.5).items()}
+    moved = {name: (x - edits(0.0)[name]).mean().item() for name, x in edits(0.5).items()}
     assert moved == pytest.approx({"filled": 0.5, "varied": 0.5, "noise": 0.0, "back": 0.5}, abs=1e-6)

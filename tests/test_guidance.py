@@ -135,13 +135,13 @@ def test_images_keep_their_precision(dtype, t):
 
 @pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf])
 def test_a_scale_that_is_no_number_is_refused(scale):
-    with pytest.raises(UserError, match=f"^a guidance scale is a number .*, not {scale}$"):
+    with pytest.raises(AssertionError, match=f"a guidance scale is a finite number, not {scale}"):
         Guided(denoiser(), scale)
 
 
 @pytest.mark.parametrize("interval", [(0.5, 0.5), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.1), (math.nan, 1.0), (0, math.nan)])
 def test_an_interval_that_is_none_is_refused(interval):
-    with pytest.raises(UserError, match="^a guidance interval is two times from 0 to 1, the lower first, not [^.\n]*"):
+    with pytest.raises(AssertionError, match="a guidance interval is two rising times"):
         Guided(denoiser(), 2.0, interval)
 
 

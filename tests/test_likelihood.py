@@ -1,14 +1,12 @@
 """Likelihoods against densities known in closed form: Gaussians, alone and correlated, and a mixture of two."""
 
 import math
-from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
-from diffusion.errors import UserError
 from diffusion.method.averaging import Averaging
 from diffusion.method.codec import Pixels
 from diffusion.method.likelihood import SPAN, bits_per_dim, dequantise, flow_times, log_likelihood
@@ -26,8 +24,9 @@ MEAN = torch.tensor([0.4, -0.2, 0.1], dtype=torch.float64)
 def knowing(schedule, m=M, s=S):
     """The exact denoiser of data N(m, s^2)."""
 
-    def denoiser(x, t, cond=0.0):
+    def denoiser(x, t, cond=None):
         alpha, sigma = schedule(t)
+        cond = 0.0 if cond is None else cond
         return m + cond + alpha * s**2 * (x - alpha * (m + cond)) / (alpha**2 * s**2 + sigma**2)
 
     return denoiser
@@ -36,7 +35,7 @@ def knowing(schedule, m=M, s=S):
 def correlated(schedule):
     """The exact denoiser of data N(MEAN, COVARIANCE) in images of one line of three."""
 
-    def denoiser(x, t):
+    def denoiser(x, t, cond=None):
         alpha, sigma = schedule(t)
         gain = alpha * COVARIANCE @ torch.linalg.inv(alpha**2 * COVARIANCE + sigma**2 * torch.eye(3))
         return MEAN + (x - alpha * MEAN) @ gain.T
@@ -57,16 +56,7 @@ def errors(schedule, steps, x_0):
     """What a likelihood of data N(M, S^2) is off by, (B,)."""
     process = Gaussian(schedule)
     exact = Normal(M, (S**2 + blur(process, steps)).sqrt()).log_prob(x_0).flatten(1).sum(1)
-    return log_likelihood(knowing(schedule), process, x_0, steps, exact=True) - exact
-
-
-@contextmanager
-def refused(words):
-    """UserError, in one sentence that says so."""
-    with pytest.raises(UserError, match=words) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message and ". " not in message and not message.endswith(".")
+    return log_likelihood(knowing(schedule), process, x_0, steps) - exact
 
 
 @every_schedule
@@ -87,7 +77,7 @@ def test_the_blur_is_that_of_the_span_or_of_the_tables_first_step(schedule):
     schedule, s = schedule(), 0.02
     process = Gaussian(schedule)
     x_0 = torch.full((1, 1, 1, 1), 0.4, dtype=torch.float64)
-    found = log_likelihood(knowing(schedule, s=s), process, x_0, 300, exact=True, span=(0.01, 1e3)).item()
+    found = log_likelihood(knowing(schedule, s=s), process, x_0, 300, span=(0.01, 1e3)).item()
     sbar = (1 - schedule.alpha_bar[1]).sqrt() / schedule.alpha_bar[1].sqrt() if process.timesteps else 0.01
     assert found == pytest.approx(-math.log(math.hypot(s, sbar) * math.sqrt(2 * math.pi)), abs=0.02)
 
@@ -97,7 +87,7 @@ def test_the_likelihood_of_correlated_data_is_that_of_the_covariance(schedule):
     process = Gaussian(schedule())
     exact = MultivariateNormal(MEAN, COVARIANCE + blur(process, 150) * torch.eye(3))
     x_0 = MEAN + 0.3 * Noise(1, torch.arange(16))(torch.empty(16, 1, 1, 3, dtype=torch.float64))
-    found = log_likelihood(correlated(process.schedule), process, x_0, 150, exact=True)
+    found = log_likelihood(correlated(process.schedule), process, x_0, 150)
     torch.testing.assert_close(found, exact.log_prob(x_0[:, 0, 0]), atol=0.03, rtol=0)
 
 
@@ -106,7 +96,7 @@ def test_a_density_with_two_peaks_is_followed_and_sums_to_1():
     schedule, means, s = Rectified(), torch.tensor([-0.5, 0.6], dtype=torch.float64), 0.15
     shares = torch.tensor([0.3, 0.7], dtype=torch.float64)
 
-    def denoiser(x, t):
+    def denoiser(x, t, cond=None):
         alpha, sigma = schedule(t)
         spread = alpha**2 * s**2 + sigma**2
         away = x[..., None] - alpha * means
@@ -114,7 +104,7 @@ def test_a_density_with_two_peaks_is_followed_and_sums_to_1():
         return (weights * (means + alpha * s**2 * away / spread)).sum(-1)
 
     x_0 = torch.linspace(-1.5, 1.6, 311, dtype=torch.float64)
-    found = log_likelihood(denoiser, Gaussian(schedule), x_0.reshape(-1, 1, 1, 1), 200, exact=True).exp()
+    found = log_likelihood(denoiser, Gaussian(schedule), x_0.reshape(-1, 1, 1, 1), 200).exp()
     exact = (shares * Normal(means, s).log_prob(x_0[:, None]).exp()).sum(1)
     torch.testing.assert_close(found, exact, atol=0.02, rtol=0)  # the peaks are 0.8 and 1.9 high
     assert torch.trapezoid(found, x_0).item() == pytest.approx(1, abs=0.005)
@@ -124,7 +114,7 @@ def test_the_mean_over_random_probes_is_the_exact_likelihood():
     process, n = Gaussian(Cosine()), 4096
     x_0 = torch.tensor([0.6, 0.1, -0.2], dtype=torch.float64).reshape(1, 1, 1, 3)
     denoiser = correlated(process.schedule)
-    exact = log_likelihood(denoiser, process, x_0, 30, exact=True)
+    exact = log_likelihood(denoiser, process, x_0, 30)
     many = x_0.expand(n, 1, 1, 3)
     once, often = (log_likelihood(denoiser, process, many, 30, Noise(2, torch.arange(n)), probes=k) for k in (1, 4))
     for found in (once, often):
@@ -144,25 +134,23 @@ def test_a_likelihood_is_a_function_of_image_and_seed_and_not_of_its_batch():
 
 def test_float32_images_lose_little():
     process, x_0 = Gaussian(Rectified()), data()
-    wide, narrow = (
-        log_likelihood(knowing(process.schedule), process, each, 50, exact=True) for each in (x_0, x_0.float())
-    )
+    wide, narrow = (log_likelihood(knowing(process.schedule), process, each, 50) for each in (x_0, x_0.float()))
     torch.testing.assert_close(narrow, wide, atol=1e-3, rtol=0)
 
 
 def test_the_condition_is_told():
     process, x_0 = Gaussian(Rectified()), data()
-    plain = log_likelihood(knowing(process.schedule), process, x_0, 100, exact=True)
-    moved = log_likelihood(knowing(process.schedule), process, x_0 + 0.5, 100, exact=True, cond=0.5)
+    plain = log_likelihood(knowing(process.schedule), process, x_0, 100)
+    moved = log_likelihood(knowing(process.schedule), process, x_0 + 0.5, 100, cond=torch.tensor(0.5))
     torch.testing.assert_close(moved, plain, atol=0.01, rtol=0)
 
 
 def test_a_network_is_left_as_it_was_and_may_be_asked_where_gradients_are_off():
     process, network = Gaussian(Rectified()), nn.Conv2d(1, 1, 1)
-    denoiser, x_0 = lambda x, t: network(x.float()).double() * (1 - t), data(3)
-    outside = log_likelihood(denoiser, process, x_0, 5, exact=True)
+    denoiser, x_0 = lambda x, t, cond: network(x.float()).double() * (1 - t), data(3)
+    outside = log_likelihood(denoiser, process, x_0, 5)
     with torch.no_grad():
-        inside = log_likelihood(denoiser, process, x_0, 5, exact=True)
+        inside = log_likelihood(denoiser, process, x_0, 5)
     assert torch.equal(outside, inside) and not outside.requires_grad
     assert all(each.grad is None for each in network.parameters())
 
@@ -225,28 +213,15 @@ def test_dequantised_levels_are_spread_evenly_over_their_own_bins():
     ("words", "change"),
     [
         ("Gaussian noise", {"process": Averaging("row", torch.arange(2)[:, None])}),
-        ("steps of a likelihood must be a whole number of at least 1, not 0", {"steps": 0}),
-        ("not 2.5", {"steps": 2.5}),
-        ("at least 1, not 0", {"probes": 0}),
-        ("needs noise", {"noise": None}),
-        ("the lower first", {"span": (1.0, 0.1)}),
-        ("the lower first", {"span": (0.0, 0.1)}),
-        ("no two noise levels from 0.0001 to 0.001", {"process": Gaussian(LinearBeta()), "span": (1e-4, 1e-3)}),
-        ("encoded images", {"x_0": torch.zeros(2, 1, 2, 2, dtype=torch.uint8)}),
+        ("no two noise levels within", {"process": Gaussian(LinearBeta()), "span": (1e-4, 1e-3)}),
     ],
 )
 def test_what_has_no_likelihood_is_refused(words, change):
     right = {"process": Gaussian(Rectified()), "x_0": data(2), "steps": 3, "noise": Noise(0, torch.arange(2))}
-    with refused(words):
-        log_likelihood(lambda x, t: x, **{**right, **change})
-
-
-@pytest.mark.parametrize("dim, bin_width", [(0, 0.1), (3, 0.0), (3, -1.0), (3, math.inf)])
-def test_bits_of_nothing_are_refused(dim, bin_width):
-    with refused("bin width above 0"):
-        bits_per_dim(torch.zeros(2), dim, bin_width)
+    with pytest.raises(AssertionError, match=words):
+        log_likelihood(lambda x, t, cond: x, **{**right, **change})
 
 
 def test_images_without_levels_are_refused():
-    with refused("uint8"):
+    with pytest.raises(AssertionError, match="uint8"):
         dequantise(torch.rand(2, 1, 2, 2), Noise(0, torch.arange(2)))

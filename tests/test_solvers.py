@@ -8,7 +8,7 @@ from oracles import Counting, Impulses, M, S, flow, gaussian, law, log_snr_times
 
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
-from diffusion.experiment.samplers import SAMPLERS, build_sampler
+from diffusion.experiment.samplers import SAMPLERS, SamplingOptions, build_sampler
 from diffusion.method.denoiser import Clipped
 from diffusion.method.process import Gaussian
 from diffusion.method.sampler import heun, last, multistep, sample
@@ -26,7 +26,7 @@ def images(values):
 
 
 def error(loop, schedule, times):
-    """How far the end of the way back is from where the flow through each deviate Z leads: root mean square."""
+    """How far the sample is from where the flow through each deviate Z leads: root mean square."""
     start, end = (images(flow(schedule, Z, t)) for t in (times[0], times[-1]))
     x = last(loop(gaussian(schedule), Gaussian(schedule, eta=0), start, times))
     return (x - end).square().mean().sqrt().item()
@@ -140,13 +140,13 @@ def test_network_calls_are_what_is_said(steps):
 
 
 @pytest.mark.parametrize("name", SAMPLERS["gaussian"])
-def test_a_way_back_says_how_many_network_calls_it_takes(name):
+def test_nfe_is_how_many_network_calls_a_sampler_takes(name):
     experiment = build(Config(schedule="rectified", target="velocity", hidden=(4,)))
-    way = build_sampler(experiment, name, steps=4)
-    counting = Counting(gaussian(way.process.schedule))
-    last(way.loop(counting, way.process, images(Z).float(), way.times))
-    assert len(counting.calls) == way.calls
-    usual = len(build_sampler(experiment, name).times) - 1
+    sampler = build_sampler(experiment, SamplingOptions(name, steps=4))
+    counting = Counting(gaussian(sampler.process.schedule))
+    last(sampler.loop(counting, sampler.process, images(Z).float(), sampler.times))
+    assert len(counting.calls) == sampler.nfe
+    usual = len(build_sampler(experiment, SamplingOptions(name)).times) - 1
     assert usual == {"ddpm": 100, "ddim": 50, "heun": 10, "dpm": 20, "sde": 20}[name]
 
 
@@ -155,13 +155,13 @@ def test_a_way_back_says_how_many_network_calls_it_takes(name):
     {}, {"timesteps": 100}, {"timesteps": 10}, {"schedule": "cosine", "target": "v"},
     {"schedule": "rectified", "target": "velocity"},
 ], ids=["T 1000", "T 100", "T 10", "cosine", "rectified"])  # fmt: skip
-def test_every_way_back_goes_through_distinct_times_from_1_to_0(settings, name):
+def test_every_sampler_goes_through_distinct_times_from_1_to_0(settings, name):
     experiment = build(Config(hidden=(4,), **settings))
     T = experiment.process.timesteps
     for steps in {1, 2, 3, 4, 9, 10, 50, T or 300, None}:
         if T and steps and steps > T:
             continue
-        times = build_sampler(experiment, name, steps).times
+        times = build_sampler(experiment, SamplingOptions(name, steps)).times
         assert steps is None or len(times) == steps + 1
         assert times[0] == 1 and times[-1] == 0 and (times.diff() < 0).all() and times.dtype == torch.float64
         assert T is None or torch.allclose(times * T, (times * T).round(), atol=1e-9)
@@ -175,7 +175,7 @@ def test_a_perfect_denoiser_returns_x_0(schedule, loop, eta):
     draw = noise(1, 4)
     x_0 = draw(torch.empty(4, 1, 3, 3, dtype=torch.float64)).tanh() / 2
     for steps in (1, 2, 3, 10):
-        x = last(loop(lambda x, t: x_0, process, process.prior(x_0, draw), process.times(steps), draw))
+        x = last(loop(lambda x, t, cond: x_0, process, process.prior(x_0, draw), process.times(steps), draw))
         # a table of betas ends at alpha 0.99995, sigma 0.01 and not at the image itself
         torch.testing.assert_close(x, x_0, atol=0.05 if process.timesteps else 1e-12, rtol=0)
 
@@ -185,7 +185,7 @@ def test_a_condition_reaches_every_call():
     for loop in LOOPS.values():
         counting = Counting(gaussian(process.schedule))
         last(loop(Clipped(counting, -9, 9), process, images(Z), process.times(3), cond=cond))
-        assert all(told is cond for _, _, told in counting.calls)
+        assert all(each is cond for _, _, each in counting.calls)
 
 
 # --- The stochastic one ---
@@ -247,9 +247,9 @@ def test_the_karras_grid_begins_with_the_noise_that_a_short_table_has(T, monkeyp
 def test_only_ddpm_takes_the_variance_that_a_config_names():
     """The SDE solver is exact for the posterior's variance alone."""
     coursework = build(Config(variance="beta"))
-    variance = lambda *how: build_sampler(coursework, *how).process.variance
-    assert (variance("ddpm"), variance("ddpm", 10, "posterior")) == ("beta", "posterior")
-    assert variance("sde") == variance("sde", 10, "beta") == "posterior"
+    variance = lambda *options, **more: build_sampler(coursework, SamplingOptions(*options, **more)).process.variance
+    assert (variance("ddpm"), variance("ddpm", 10, variance="posterior")) == ("beta", "posterior")
+    assert variance("sde") == variance("sde", 10, variance="beta") == "posterior"
 
 
 # --- Against diffusers ---

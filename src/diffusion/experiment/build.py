@@ -56,8 +56,12 @@ def _network(config: Config) -> nn.Module:
 
 def _gaussian(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
     schedule = build_schedule(config.schedule, config.timesteps, config.beta_min, config.beta_max)
+    if config.target == "eps" and schedule(torch.ones(()))[0] < 1e-6:
+        raise UserError(
+            "target 'eps' says nothing of x_0 at t = 1 where this schedule has alpha = 0: use v, velocity or x_0"
+        )
     denoiser = GaussianDenoiser(network, schedule, config.target, loss=config.loss, precision=config.precision)
-    return Gaussian(schedule, variance=config.variance, training_times=config.draw_time), denoiser
+    return Gaussian(schedule, variance=config.variance, logit_normal=config.draw_time == "logit-normal"), denoiser
 
 
 def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:

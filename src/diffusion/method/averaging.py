@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError, check_int, unknown
 from diffusion.method.mixture import Mixture
 from diffusion.method.process import Draw, Process, append_dims
 
@@ -15,8 +14,7 @@ ORDERS = ("random", "inside-out", "outside-in")
 
 def line_order(name: str, lines: int, seed: int = 0) -> Tensor:
     """The (lines,) line numbers in the order in which they are averaged."""
-    if name not in ORDERS:
-        raise unknown("order", name, ORDERS)
+    assert name in ORDERS, f"an order is one of {ORDERS}, not {name!r}"
     if name == "random":
         return torch.randperm(lines, generator=torch.Generator().manual_seed(seed))
     distance = (torch.arange(lines) - (lines - 1) / 2).abs()
@@ -31,11 +29,11 @@ def rank_of(order: Tensor) -> Tensor:
 
 
 class Averaging(Process):
-    """At t = k/T the first k groups of an order are averaged, each to one number: the joint mean of all its lines.
+    """At t = k/T the first k groups of lines are averaged, each to one number: the joint mean of all its lines.
 
     `order` (T, lines per group) holds line numbers; `axis` says whether lines are rows or columns. With `sigma` > 0,
-    every degraded image also carries Gaussian noise of that standard deviation, which the step draws afresh by `eta`;
-    the averages themselves stay free of it. `pinned` tells the step to hold on to them.
+    degraded images also carry Gaussian noise of that standard deviation, of which `eta` says how much each step draws
+    anew. The noise leaves the averages as they are. With `pinned`, the step keeps them too.
     """
 
     def __init__(
@@ -43,9 +41,18 @@ class Averaging(Process):
     ):
         super().__init__()
         self.timesteps, self.sigma, self.eta, self.pinned = len(order), sigma, eta, pinned
+        self.adds_noise = sigma > 0
         self.along = {"row": -1, "col": -2}[axis]  # the dimension of an image that a line runs along
         self.register_buffer("rank", rank_of(order))  # (lines,) the step at which each line is averaged
         self.averages = Mixture(COMPONENTS, channels * len(order))  # of the T numbers a channel that are left at t = 1
+
+    @property
+    def most_steps(self) -> int | None:
+        return None if self.eta and self.timesteps > 1 else self.timesteps
+
+    @property
+    def has_prior(self) -> bool:
+        return self.averages.fitted
 
     def means(self, x: Tensor) -> Tensor:
         """The joint mean of each line's group: (B, C, H, 1) for rows, (B, C, 1, W) for columns."""
@@ -55,16 +62,11 @@ class Averaging(Process):
     def blurred(self, x_0: Tensor, t: Tensor) -> Tensor:
         """D(x_0, t) without noise."""
         step = append_dims((t * self.timesteps).round(), x_0)
-        shape = [1, 1, 1, 1]
-        shape[-1 if self.along == -2 else -2] = -1
-        return torch.where(self.rank.view(shape) <= step, self.means(x_0), x_0)
-
-    @property
-    def adds_noise(self) -> bool:
-        return self.sigma > 0
+        rank = self.rank[:, None] if self.along == -1 else self.rank
+        return torch.where(rank <= step, self.means(x_0), x_0)
 
     def noisy(self, x_t: Tensor, eps: Tensor, scale: float = 1.0) -> Tensor:
-        """x_t with `scale` times its noise, of which the average of every group is free."""
+        """x_t with `scale` times its noise, which leaves the mean of every group as it is."""
         return x_t + scale * self.sigma * (eps - self.means(eps))
 
     def degrade(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
@@ -72,41 +74,37 @@ class Averaging(Process):
         return self.noisy(x_t, eps) if self.adds_noise and eps is not None else x_t
 
     def fit(self, x_0: Tensor, progress: Callable = iter) -> None:
-        """Learn from training images (N, C, H, W) what fully averaged ones look like, for `prior`."""
-        self.averages.fit(self.means(x_0).squeeze(self.along)[:, :, self.firsts].flatten(1), progress=progress)
+        """Learn the distribution of the averages of training images (N, C, H, W), for `prior`."""
+        groups = torch.arange(1, self.timesteps + 1, device=self.rank.device)
+        first = (self.rank == groups[:, None]).float().argmax(1)  # (T,) one line of each group: its mean is the group's
+        self.averages.fit(self.means(x_0).squeeze(self.along)[:, :, first].flatten(1), progress=progress)
 
     def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
-        if not self.averages.fitted:
-            raise UserError("these weights do not say what averaged images look like: start from test images instead")
+        assert self.has_prior, "fit the averages first: without, only images can be averaged and restored"
         values = self.averages.draw(like, noise).reshape(len(like), like.shape[1], -1)  # (B, C, T)
         x_1 = values[:, :, self.rank - 1].unsqueeze(self.along).expand_as(like)
         return self.noisy(x_1, noise(like)) if self.adds_noise else x_1
 
     def times(self, steps: int) -> Tensor:
-        """As of every process; more `steps` than groups come to every time between 1 and 0 evenly often.
+        """As of every process. More `steps` than groups visit the times between 1 and 0 several times, evenly often.
 
-        There is something to gain where the step is random (eta > 0): each visit begins from a better answer, as in
-        the resampling of Lugmayr et al. (2022). It is refused where nothing would change.
+        With a random step (eta > 0) each visit starts from a better estimate, as in the resampling of Lugmayr et al.
+        (2022). With eta = 0 it would change nothing.
         """
-        steps, between = check_int("steps", steps, 1), self.timesteps - 1
-        if steps <= self.timesteps or not self.eta or not between:
+        if steps <= self.timesteps or self.most_steps:
             return super().times(steps)
+        between = self.timesteps - 1
         visits = between - torch.arange(steps - 1) * between // (steps - 1)  # (steps - 1,) from T - 1 down to 1
         return torch.cat([torch.tensor([self.timesteps]), visits, torch.tensor([0])]).double() / self.timesteps
-
-    @property
-    def firsts(self) -> Tensor:
-        """One line of each group, (T,): its mean stands for the group's."""
-        return (self.rank == torch.arange(1, self.timesteps + 1, device=self.rank.device)[:, None]).float().argmax(1)
 
     def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         """Bansal et al. (2022): eta 0 is Algorithm 2, which keeps x_t - D(x_0, t); eta 1 is Algorithm 1, without that.
 
-        So Algorithm 2 holds on to the averages and to every line it ever filled in, right or wrong; Algorithm 1 lets
-        go of both. `pinned`, it fills in all lines anew but holds on to the averages, the one thing that is known: x_0
-        is moved to have them, a projection on what was observed, as in Wang et al. (2023).
+        So Algorithm 2 keeps the averages and every line it ever filled in, right or wrong; Algorithm 1 keeps neither.
+        `pinned` fills in all lines anew but keeps the averages, which are known: x_0 is shifted to have them, a
+        projection onto what was observed, as in Wang et al. (2023).
         """
-        if self.pinned and s > 0:  # not the last answer: to shift it would tint what is black
+        if self.pinned and s > 0:  # not the last estimate: to shift it would tint what is black
             x_0 = x_0 + self.means(x_t) - self.means(x_0)
         x_s = self.blurred(x_0, s) + (1 - self.eta**2) ** 0.5 * (x_t - self.blurred(x_0, t))
         return self.noisy(x_s, noise(x_s), self.eta) if s > 0 and self.eta and self.adds_noise else x_s

@@ -1,4 +1,4 @@
-"""A Gaussian mixture: the distribution of what little is left of an image when all of it is averaged."""
+"""A Gaussian mixture: the distribution of the few numbers that are left of an image when all of it is averaged."""
 
 import math
 import warnings
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Mixture(nn.Module):
-    """Of `components` Gaussians in `dim` dimensions; unfitted until `fit` or a loaded state."""
+    """A mixture of `components` Gaussians in `dim` dimensions; not fitted until `fit` or a loaded state."""
 
     def __init__(self, components: int, dim: int):
         super().__init__()
@@ -22,24 +22,26 @@ class Mixture(nn.Module):
         return bool(self.weights.any())
 
     def fit(self, values: Tensor, seed: int = 0, progress: Callable = iter) -> list[tuple[int, float]]:
-        """Fit to values (N, dim), with the number of components, up to ours, of the best held-out likelihood.
+        """Fit to values (N, dim) by the number of components, up to ours, with the best likelihood of a held-out tenth.
 
-        `progress` may show how far it is. Returns (components, mean log-likelihood in nats of the held-out tenth) of
-        each number tried.
+        `progress` may show how far it is. Returns (components, mean held-out log-likelihood in nats) of each number
+        tried.
         """
-        from sklearn.exceptions import ConvergenceWarning  # here, as sampling from a saved mixture needs neither
+        from sklearn.exceptions import ConvergenceWarning  # here, as drawing from a saved mixture needs neither
         from sklearn.mixture import GaussianMixture
 
         values = values.double().cpu()
         order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
-        held, seen = values[order[: len(values) // 10]].numpy(), values[order[len(values) // 10 :]].numpy()
-        most = len(self.weights)
+        held_out, others = (values[part].numpy() for part in order.tensor_split([max(1, len(values) // 10)]))
+        most = min(len(self.weights), len(others))
         tried = {}
-        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # a little short of it is good
+        with warnings.catch_warnings(
+            action="ignore", category=ConvergenceWarning
+        ):  # a little short of convergence will do
             for k in progress(sorted({1, most // 8, most // 3, most} - {0})):
                 mixture = GaussianMixture(k, reg_covar=1e-5, max_iter=60, random_state=seed, init_params="k-means++")
-                tried[k] = mixture.fit(seen)
-        scores = {k: float(mixture.score(held)) for k, mixture in tried.items()}
+                tried[k] = mixture.fit(others)
+        scores = {k: float(mixture.score(held_out)) for k, mixture in tried.items()}
         best = max(scores, key=scores.get)
         self.weights.zero_()[:best] = torch.from_numpy(tried[best].weights_)
         self.means.zero_()[:best] = torch.from_numpy(tried[best].means_)
@@ -47,7 +49,7 @@ class Mixture(nn.Module):
         return sorted(scores.items())
 
     def draw(self, like: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
-        """Draws (B, dim) of the dtype of `like` (B, …); `noise` gives the standard normal numbers they are made of."""
+        """Draws (B, dim) of the dtype of `like` (B, …), made of the standard normal numbers that `noise` gives."""
         z = noise(like.new_empty(len(like), 1 + self.means.shape[1]))
         chance = (1 + torch.erf(z[:, :1] / math.sqrt(2))) / 2  # uniform, (B, 1)
         edges = self.weights.cumsum(0) / self.weights.sum()

@@ -9,8 +9,6 @@ import math
 import torch
 from torch import Tensor
 
-from diffusion.errors import check_int
-
 GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -32,19 +30,16 @@ def mix(z: Tensor) -> Tensor:
 
 
 def fold_in(seed: int) -> int:
-    """Another seed, for what is done to images that may have been drawn from this one.
-
-    With the same noise they were drawn from, they would only be drawn again.
-    """
-    return mix(torch.tensor(signed((check_int("a seed", seed, 0) + 1) * 0xD1342543DE82EF95))).item() % 2**63
+    """Another seed, to edit images that may have been sampled from this one: the same noise would only redraw them."""
+    return mix(torch.tensor(signed((seed + 1) * 0xD1342543DE82EF95))).item() % 2**63
 
 
 class Noise:
     """A stream of draws for the samples `index` (B,) under `seed`; every call is the next draw."""
 
     def __init__(self, seed: int, index: Tensor):
-        seed = mix(torch.tensor(signed(check_int("a seed", seed, 0) * GOLDEN), device=index.device))
-        self.key = mix(seed + index.long() * signed(GOLDEN))  # (B,)
+        start = mix(torch.tensor(signed(seed * GOLDEN), device=index.device))
+        self.key = mix(start + index.long() * signed(GOLDEN))  # (B,)
         self.draws = 0
 
     def bits(self, count: int) -> Tensor:

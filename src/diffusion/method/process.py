@@ -5,16 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusion.errors import check_int
 from diffusion.method.noise import Noise
+from diffusion.method.schedule import Schedule
 
 KARRAS = (0.01, 80.0)  # sigma / alpha at the last and at the first step of that grid
 
 Draw = Callable[[Tensor], Tensor]  # gives standard normal numbers of the shape of its argument
 
 
-def append_dims(values: Tensor, like: Tensor) -> Tensor:
+def append_dims(values: Tensor | float, like: Tensor) -> Tensor:
     """Per-sample numbers (B,) or a scalar (), shaped to multiply `like` (B, C, H, W)."""
+    values = torch.as_tensor(values)
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1)) if values.dim() else values
 
 
@@ -22,7 +23,17 @@ class Process(nn.Module):
     """The contract, and the step that serves every deterministic degradation."""
 
     timesteps: int | None = None  # T of a discrete process, None for continuous time
-    adds_noise = True  # whether degrade has a use for eps
+    adds_noise: bool = True  # whether degrade has a use for eps
+
+    @property
+    def most_steps(self) -> int | None:
+        """The largest number of steps that `times` takes; None: any number."""
+        return self.timesteps
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether `prior` can draw; if not, it needs `fit` first."""
+        return True
 
     def degrade(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
         """x_t for images x_0 (B, C, H, W) at times t, (B,) or (), with the noise eps of x_0's shape (None: without)."""
@@ -37,12 +48,15 @@ class Process(nn.Module):
 
     def draw_time(self, noise: Noise) -> Tensor:
         """Training times (B,), float32: t = 1 as often as any other since sampling starts there, never 0."""
-        u = noise.uniform()
-        return u if self.timesteps is None else (u * self.timesteps).ceil() / self.timesteps
+        return self.ceil(noise.uniform())
+
+    def ceil(self, t: Tensor) -> Tensor:
+        """t itself, or the next time of a discrete process."""
+        return t if self.timesteps is None else (t * self.timesteps).ceil() / self.timesteps
 
     def times(self, steps: int) -> Tensor:
         """The (steps + 1,) float64 times of a sampler, from 1 down to 0; of a discrete process, multiples of 1/T."""
-        steps = check_int("steps", steps, 1, self.timesteps)
+        assert 1 <= steps <= (self.most_steps or steps), f"steps: 1 to {self.most_steps or 'any'}, not {steps}"
         t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
         return t if self.timesteps is None else (t * self.timesteps).round() / self.timesteps
 
@@ -54,31 +68,27 @@ class Process(nn.Module):
 class Gaussian(Process):
     """x_t = alpha x_0 + sigma eps. `eta` 0 is DDIM, 1 is DDPM's ancestral step with the `variance` it adds."""
 
-    def __init__(
-        self, schedule: nn.Module, eta: float = 1.0, variance: str = "posterior", training_times: str = "uniform"
-    ):
+    def __init__(self, schedule: Schedule, eta: float = 1.0, variance: str = "posterior", logit_normal: bool = False):
         super().__init__()
-        self.schedule, self.eta, self.variance, self.training_times = schedule, eta, variance, training_times
+        self.schedule, self.eta, self.variance, self.logit_normal = schedule, eta, variance, logit_normal
         self.timesteps = schedule.timesteps
 
     def draw_time(self, noise: Noise) -> Tensor:
-        """As of every process, or logit-normal (Esser et al., 2024): more of the middle, where the work is done.
+        """Uniform, or `logit_normal` (Esser et al., 2024): more times from the middle, where most is learnt.
 
-        One time in ten stays uniform, for a logit-normal hardly ever comes near t = 1, where sampling starts.
+        One time in ten stays uniform, as a logit-normal hardly ever comes near t = 1, where sampling starts.
         """
         t = super().draw_time(noise)
-        if self.training_times == "uniform":
+        if not self.logit_normal:
             return t
-        middle = noise(t[:, None])[:, 0].sigmoid()
-        if self.timesteps:
-            middle = (middle * self.timesteps).ceil() / self.timesteps
+        middle = self.ceil(noise(t[:, None])[:, 0].sigmoid())
         return torch.where(noise.uniform() < 0.1, t, middle)
 
     def times(self, steps: int, grid: str = "uniform") -> Tensor:
-        """As of every process, evenly; or for "karras" evenly in (sigma / alpha)^(1/7), Karras et al. (2022), eq. 5.
+        """Even times, or for "karras" times even in (sigma / alpha)^(1/7), Karras et al. (2022), equation 5.
 
-        That puts more steps where little noise is left, and takes large ones where there is nothing to see yet. It
-        begins where the schedule does, if that has less noise than KARRAS.
+        Karras's takes small steps where little noise is left and large ones where noise hides the image. It starts at
+        the noise level KARRAS[1], or at the schedule's own if that is lower.
         """
         even = super().times(steps)
         if grid == "uniform" or steps < 3:
@@ -88,7 +98,7 @@ class Gaussian(Process):
         t = torch.cat([even[:1], self.schedule.time_at(-ratio[1:].log()), even[-1:]])
         if not self.timesteps:
             return t
-        rank = torch.arange(steps, -1, -1, dtype=torch.float64)  # of a table, each step at least 1/T
+        rank = torch.arange(steps, -1, -1, dtype=torch.float64)  # in a table, each step is at least 1/T
         free = (t * self.timesteps).round() - rank
         free = free.flip(0).cummax(0).values.flip(0).clamp(0, self.timesteps - steps)
         return (free + rank) / self.timesteps

@@ -1,78 +1,67 @@
 """Samplers: the process run backwards, as generators of states.
 
 All take the same step; they differ in how well they know the x_0 it heads for. One step of DDIM, or with eta = 1 of
-DDPM, integrates the reverse process exactly for an x_0 that stays what it is (Lu et al., 2022), so a second-order
-solver is the same step with an x_0 for the middle of the way.
+DDPM, integrates the reverse process exactly for an x_0 that does not change (Lu et al., 2022), so a second-order
+solver is the same step with an x_0 for the middle of the step.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from diffusion.method.denoiser import Cond, Denoise
 from diffusion.method.process import Draw, Gaussian, Process
 
 
 @torch.no_grad()
 def sample(
-    denoiser: Callable[..., Tensor],
-    process: Process,
-    x: Tensor,  # the start: x_1 from process.prior, or any x_t with times that begin at its t
-    times: Tensor,  # from t down to 0, as of process.times(steps)
-    noise: Draw = torch.randn_like,
-    **cond,
+    denoiser: Denoise, process: Process, x: Tensor, times: Tensor, noise: Draw = torch.randn_like, cond: Cond = None
 ) -> Iterator[Tensor]:
-    """Run the process backwards from x, yielding every state (B, C, H, W) down to x_0. One network call a step."""
+    """Run the process backwards from x, yielding every state (B, C, H, W) down to x_0. One network call a step.
+
+    x is x_1 from process.prior, or any x_t; `times` are process.times(steps), or others from that t down to 0.
+    """
     for t, s in pairwise(times):
-        x = process.step(x, denoiser(x, t, **cond), t, s, noise)
+        x = process.step(x, denoiser(x, t, cond), t, s, noise)
         yield x
 
 
 @torch.no_grad()
 def heun(
-    denoiser: Callable[..., Tensor],
-    process: Gaussian,
-    x: Tensor,
-    times: Tensor,
-    noise: Draw = torch.randn_like,
-    **cond,
+    denoiser: Denoise, process: Gaussian, x: Tensor, times: Tensor, noise: Draw = torch.randn_like, cond: Cond = None
 ) -> Iterator[Tensor]:
-    """As `sample`, but steps with x_0 seen from both ends: second order, two network calls a step.
+    """As `sample`, but with x_0 estimated at both ends of each step: second order, two network calls a step.
 
     On straight lines it is Heun's trapezoid of their velocities: the plain mean of both x_0 would lose as much as it
     gains, for in the last steps x_0 settles faster than that. As in Karras et al. (2022), Algorithm 1, the step to
     t = 0 is a plain one.
     """
     for t, s in pairwise(times):
-        x_0 = denoiser(x, t, **cond)
+        x_0 = denoiser(x, t, cond)
         if s > 0:
             weight = process.schedule(t)[1] / process.schedule(s)[1] / 2  # from 1/2, for small steps
-            x_0 = x_0.lerp(denoiser(process.step(x, x_0, t, s, noise), s, **cond), weight.to(x_0))
+            x_0 = x_0.lerp(denoiser(process.step(x, x_0, t, s, noise), s, cond), weight.to(x_0))
         x = process.step(x, x_0, t, s, noise)
         yield x
 
 
 @torch.no_grad()
 def multistep(
-    denoiser: Callable[..., Tensor],
-    process: Gaussian,
-    x: Tensor,
-    times: Tensor,
-    noise: Draw = torch.randn_like,
-    **cond,
+    denoiser: Denoise, process: Gaussian, x: Tensor, times: Tensor, noise: Draw = torch.randn_like, cond: Cond = None
 ) -> Iterator[Tensor]:
-    """As `sample`, but steps with x_0 drawn on from the last two: second order at one network call a step.
+    """As `sample`, but with x_0 extrapolated from the last two: second order at one network call a step.
 
     DPM-Solver++(2M) (Lu et al., 2022, Algorithm 2); with eta = 1, its SDE form. The step to t = 0 is a plain one.
     """
     before, past = None, None  # x_0 and log-SNR one step ago
     for t, s in pairwise(times):
-        x_0, now = denoiser(x, t, **cond), process.schedule.log_snr(t)
+        x_0, now = denoiser(x, t, cond), process.schedule.log_snr(t)
         ahead = x_0
         if before is not None and s > 0:
-            h, h_before = process.schedule.log_snr(s) - now, now - past  # the latter is inf after a start at alpha = 0
+            h, h_before = process.schedule.log_snr(s) - now, now - past  # h_before is inf after a start at alpha = 0
             ahead = x_0 + (h / (2 * h_before)).to(x.dtype) * (x_0 - before)
         x = process.step(x, ahead, t, s, noise)
         before, past = x_0, now
