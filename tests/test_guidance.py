@@ -17,6 +17,7 @@ from diffusion.data.datasets import Dataset
 from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.method.denoiser import TARGETS, GaussianDenoiser
 from diffusion.method.guidance import Guided
 from diffusion.method.process import Gaussian
@@ -253,8 +254,8 @@ def test_cold_and_hot_networks_are_guided_alike(process):
     assert (free - bound).abs().max() > 1e-3
     torch.testing.assert_close(guided, free + 2.5 * (bound - free), atol=1e-4, rtol=1e-4)
     originals = labelled(3, 28).images
-    ends = [last(trajectory(e, torch.arange(3), 0, originals, labels=cond, guidance_scale=scale, steps=3))
-            for scale in (1.0, 0.0, 2.5)]  # fmt: skip
+    every = (SamplingOptions(guidance_scale=scale, steps=3) for scale in (1.0, 0.0, 2.5))
+    ends = [last(trajectory(e, torch.arange(3), options, originals=originals, labels=cond)) for options in every]
     assert all(x.isfinite().all() and x.min() >= 0 and x.max() <= 1 for x in ends)
     assert not torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
 
@@ -262,16 +263,18 @@ def test_cold_and_hot_networks_are_guided_alike(process):
 def test_what_is_guided_stays_in_the_range_of_images_if_wanted():
     e, x, cond = stirred(SMALL), 5 * noise(0, 2)(torch.empty(2, 1, 28, 28)), torch.tensor([1, 2])
     with torch.no_grad():
-        free, kept = (guided_denoiser(e, 8.0, clip=clip)(x, HALF, cond=cond) for clip in (False, True))
+        free, kept = (
+            guided_denoiser(e, SamplingOptions(guidance_scale=8.0, clip=clip))(x, HALF, cond) for clip in (False, True)
+        )
     assert free.abs().max() > 0.5 and torch.equal(kept, free.clamp(-0.5, 0.5))
 
 
-def test_labels_come_in_turn_or_as_they_are_told():
+def test_labels_come_in_turn_or_as_they_are_given():
     e, index = build(SMALL), torch.arange(23)
-    assert torch.equal(check_labels(e, index)["cond"], index % 10)
-    assert torch.equal(check_labels(e, index[7:9])["cond"], torch.tensor([7, 8]))  # whatever else is in the batch
-    assert torch.equal(check_labels(e, index[:3], 7)["cond"], torch.tensor([7, 7, 7]))
-    assert check_labels(build(SMALL.replace(classes=0)), index) == {}
+    assert torch.equal(check_labels(e, index), index % 10)
+    assert torch.equal(check_labels(e, index[7:9]), torch.tensor([7, 8]))  # whatever else is in the batch
+    assert torch.equal(check_labels(e, index[:3], 7), torch.tensor([7, 7, 7]))
+    assert check_labels(build(SMALL.replace(classes=0)), index) is None
 
 
 @pytest.mark.parametrize("labels", [10, -1, 1.5, torch.tensor([0, 10]), torch.tensor([0.0, 1.0])])
