@@ -253,7 +253,8 @@ def main():
             if isinstance(each, Ours):  # for python src evaluate
                 name = f"time_to_quality_{each.preset}_{seed}.pth"
                 epoch = each.steps * each.batch_size / len(data)
-                save_weights(args.out.with_name(name), each.experiment, holds="ema", epoch=epoch, step=each.steps)
+                each.experiment.about = {"holds": "ema", "epoch": epoch, "step": each.steps}
+                save_weights(args.out.with_name(name), each.experiment)
             for sampler in args.samplers:
                 record = measured(each, sampler, labels, reference, real)
                 results.setdefault((each.name, sampler), []).append(record)

@@ -93,7 +93,8 @@ def test_kill_9_in_a_save_leaves_the_old_or_the_new_file(tmp_path):
 
 def test_an_experiment_comes_back_as_it_was(tmp_path):
     experiment = build(TINY)
-    save_weights(tmp_path / "w.pth", experiment, epoch=3, holds="ema", scores={"fid": 1.5})
+    experiment.about = {"epoch": 3, "holds": "ema", "scores": {"fid": 1.5}}
+    save_weights(tmp_path / "w.pth", experiment)
     back = load_weights(find_weights("w", [tmp_path]))
     assert back.config == TINY and back.about == {"epoch": 3, "holds": "ema", "scores": {"fid": 1.5}}
     x, t = torch.randn(2, 1, 28, 28), torch.rand(2)
@@ -141,11 +142,22 @@ def spoil(path, how):
         torch.save(content, path)
 
 
-@pytest.mark.parametrize("how, says", [
-    ("truncated", "cut short"), ("empty", "cut short"), ("text", "not a weight file"), ("pickle", "not"),
-    ("code", "could run code"), ("other", "not a weight file"), ("list", "not a weight file"), ("absent", "no file"),
-    ("architecture", "do not fit"), ("setting", "did you mean 'timesteps'"), ("value", "setting 'lr'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "how, says",
+    [
+        ("truncated", "cut short"),
+        ("empty", "cut short"),
+        ("text", "not a weight file"),
+        ("pickle", "not"),
+        ("code", "could run code"),
+        ("other", "not a weight file"),
+        ("list", "not a weight file"),
+        ("absent", "no file"),
+        ("architecture", "do not fit"),
+        ("setting", "did you mean 'timesteps'"),
+        ("value", "setting 'lr'"),
+    ],
+)
 def test_a_bad_weight_file_gives_one_sentence_and_runs_nothing(tmp_path, monkeypatch, how, says):
     monkeypatch.chdir(tmp_path)
     path = save_weights(tmp_path / "w.pth", build(TINY))
@@ -156,7 +168,63 @@ def test_a_bad_weight_file_gives_one_sentence_and_runs_nothing(tmp_path, monkeyp
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest(tmp_path):
-    save_weights(tmp_path / "ddpm_mnist_1_default.pth", build(TINY))
-    with pytest.raises(UserError, match="did you mean 'ddpm_mnist_1_default'"):
-        find_weights("ddpm_mnist_1_defualt", [tmp_path])
+SHORT = {
+    "unet": "unet",
+    "unet.pth": "unet",
+    "default": "ddpm_mnist_100_default",  # the longest training, though 20 comes after 100 in the alphabet
+    "default@20": "ddpm_mnist_20_default",
+    "ddpm_unet": "ddpm_mnist_5_ddpm_unet",
+    "ddpm_mnist_20_default.pth": "ddpm_mnist_20_default",
+    "cold_unet row": "custom_mnist_8_row_cold_unet",
+    "cold_unet@12": "custom_mnist_12_col_cold_unet",  # only one axis has that epoch
+    "default_7": "custom_mnist_80_row_default_7",  # only one axis is there
+    "default_28 row@40": "custom_mnist_40_row_default_28",
+    "default_28 col": "custom_mnist_80_col_default_28",
+}
+OTHERS = ("classifier_MNIST", "custom_mnist_40_col_default_28", "custom_mnist_80_row_default_28")
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    for name in (*SHORT.values(), *OTHERS):
+        (tmp_path / f"{name}.pth").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_weights_are_found_by_short_names(shelf, name):
+    assert find_weights(name, [shelf]) == shelf / f"{SHORT[name]}.pth"
+
+
+def test_weights_are_found_by_path_and_a_later_folder_comes_first(shelf, tmp_path_factory):
+    later = tmp_path_factory.mktemp("runs")
+    (later / "ddpm_mnist_100_default.pth").touch()
+    for name in ("default", "ddpm_mnist_100_default"):
+        assert find_weights(name, [shelf, later]) == later / "ddpm_mnist_100_default.pth"
+    assert find_weights(str(shelf / "unet.pth"), []) == shelf / "unet.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cold_unet", "'cold_unet' is there for both axes: say 'cold_unet row' or 'cold_unet col'"),
+        ("default_28@40", "'default_28@40' is there for both axes: say 'default_28 row@40' or 'default_28 col@40'"),
+        ("ddpm_mnist_20_defualt", "did you mean 'ddpm_mnist_20_default', "),
+        ("cold_unnet row", "did you mean 'cold_unet row', 'cold_unet col', "),
+        ("default@30", "did you mean 'default@20', "),
+        ("no/such/unet.pth", "unknown weight file 'no/such/unet.pth' "),
+        ("classifier_MNIST", "unknown weight file 'classifier_MNIST' "),
+    ],
+)
+def test_a_name_that_is_none_is_answered_with_the_three_nearest_and_where_the_list_is(shelf, name, said):
+    with pytest.raises(UserError) as caught:
+        find_weights(name, [shelf])
+    assert said in str(caught.value)
+    if "unknown" in str(caught.value):
+        nearest = str(caught.value).split("did you mean")[1]
+        assert nearest.count("'") == 6 and "weights/README.md" in nearest
+
+
+def test_of_no_weights_none_is_suggested(tmp_path):
+    with pytest.raises(UserError, match="unknown weight file 'unet' [(]weights/README.md lists"):
+        find_weights("unet", [tmp_path])

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from diffusion.api.generation import trajectory
 from diffusion.errors import UserError
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.method.noise import Noise
 
@@ -66,7 +67,7 @@ def test_a_bare_state_dict_samples_as_the_plain_implementation_does(tmp_path, pr
     experiment = load_weights(find_weights(f"ddpm_mnist_100_{preset}", [tmp_path]))
     assert experiment.config.hidden == HIDDEN and experiment.config.timesteps == T
     assert experiment.about["epoch"] == 100
-    *_, ours = trajectory(experiment, torch.arange(3), seed=4, sampler="ddpm", steps=T, clip=False)
+    *_, ours = trajectory(experiment, torch.arange(3), SamplingOptions("ddpm", T, clip=False), seed=4)
     plain = plain_sampler(state, Noise(4, torch.arange(3)), act)
     assert 0.05 < plain.std() < 0.6  # neither all black nor all white: the comparison means something
     torch.testing.assert_close(ours, plain, atol=2e-4, rtol=0)

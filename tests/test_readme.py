@@ -37,7 +37,7 @@ def test_every_file_it_names_is_there():
 
 def epochs(path):
     match = NAME.fullmatch(path.stem)
-    return int(match["e1"] or match["e2"]) if match else 0
+    return int(match["epoch"]) if match else 0
 
 
 def test_its_scores_are_those_in_the_shipped_files():

@@ -17,6 +17,7 @@ from diffusion.commands import weights
 from diffusion.data import datasets as data
 from diffusion.experiment import presets
 from diffusion.experiment.presets import COLD, DDPM, GUIDED
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import load_weights
 from diffusion.laboratory import run as laboratory
 from diffusion.laboratory.catalogue import catalogue
@@ -33,7 +34,8 @@ def test_a_shipped_denoiser_draws_as_well_as_it_says(path):
     experiment = load_weights(path)
     about = experiment.about
     assert about["holds"] == "ema" and about["scores"]["fid"] > about["scores"]["floor"] / 2 > 0
-    *_, images = trajectory(experiment, torch.arange(48), seed=1, steps=min(28, experiment.process.timesteps or 28))
+    options = SamplingOptions(steps=min(28, experiment.process.most_steps or 28))
+    *_, images = trajectory(experiment, torch.arange(48), options, seed=1)
     assert images.shape == (48, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
     _, logits = extractor_for(experiment.config.dataset, WEIGHTS)(images)
     surely = logits.softmax(1).max(1).values.mean()  # noise gives 0.3, real digits 0.98
@@ -139,11 +141,12 @@ def test_the_stored_scores_are_those_of_the_stored_weights(few):
     experiment = load_weights(folder / "w/custom_mnist_2_row_default_7.pth")
     train, test = (laboratory.load("MNIST", split) for split in ("train", "test"))
     reference = Reference.of(extractor_for("MNIST", WEIGHTS), train.images)
-    *_, images = trajectory(experiment, torch.arange(64), 0)
+    *_, images = trajectory(experiment, torch.arange(64))
     scores = experiment.about["scores"]
     assert scores["fid"] == pytest.approx(score(images, reference).fid, rel=1e-6)
     assert scores["floor"] == pytest.approx(score(test.shuffled().images[:64], reference).fid, rel=1e-6)
-    *_, images = trajectory(experiment, torch.arange(64), 0, test.shuffled().images[:64], sampler="direct")
+    originals = test.shuffled().images[:64]
+    *_, images = trajectory(experiment, torch.arange(64), SamplingOptions("direct"), originals=originals)
     assert scores["restored"]["direct"]["fid"] == pytest.approx(score(images, reference).fid, rel=1e-6)
     assert scores["restored"]["direct"]["mean"] == pytest.approx(images.mean().item(), abs=2e-3)
 

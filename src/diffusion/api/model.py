@@ -193,7 +193,7 @@ class Model:
 
     def save(self, path: str | Path, half: bool = False) -> Path:
         """Write the weights to a file that `load` reads; `half` in half precision, half as large."""
-        return save_weights(Path(path), self.experiment, half, **self.experiment.about)
+        return save_weights(Path(path), self.experiment, half)
 
     @property
     def edit(self) -> Editor:

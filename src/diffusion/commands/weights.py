@@ -127,7 +127,8 @@ def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:
         experiment.denoiser.network.half().float()
         scores = scored(judge, experiment, name)
         if judge.run.is_main:
-            save_weights(folder / name, experiment, half=True, **(experiment.about | {"scores": scores}))
+            experiment.about["scores"] = scores
+            save_weights(folder / name, experiment, half=True)
 
 
 def scored(judge: Judge, experiment: Experiment, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from diffusion.experiment.config import Config
 from diffusion.experiment.presets import COLD, DDPM, preset
 from diffusion.method.averaging import rank_of
 
-NAME = re.compile(r"(?:ddpm_mnist_(?P<e1>\d+)|custom_mnist_(?P<e2>\d+)_(?P<axis>row|col))_(?P<preset>\w+)")
+NAME = re.compile(r"(?:ddpm|custom)_mnist_(?P<epoch>\d+)_(?:(?P<axis>row|col)_)?(?P<preset>\w+)")
 ORDERS = {"row": "rows_t", "col": "cols_t"}  # axis -> where the file keeps the order of its lines
 
 
@@ -58,5 +58,5 @@ def read(content: dict[str, Tensor], stem: str) -> dict[str, Any]:
             hidden=hidden, timesteps=len(content["alpha_t"]) - 1, variance="beta"
         )
         process = {}
-    about = {"epoch": int(match["e1"] or match["e2"]), "holds": "raw", "scores": {}}
+    about = {"epoch": int(match["epoch"]), "holds": "raw", "scores": {}}
     return {"config": asdict(config), "network": network, "process": process, "about": about}

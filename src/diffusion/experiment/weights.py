@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from diffusion import files
-from diffusion.errors import UserError, unknown
+from diffusion.errors import UserError
 from diffusion.experiment import coursework
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import checked
@@ -14,17 +14,16 @@ from diffusion.experiment.config import checked
 FORMAT = "cold_dif_model 1"
 
 
-def save_weights(path: Path, experiment: Experiment, half: bool = False, **about: Any) -> Path:
-    """Write config, weights and what is known `about` them (epoch, holds, scores) to one file, atomically.
+def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path:
+    """Write config, weights and what is known about them (`experiment.about`) to one file, atomically.
 
     `half` stores the network in half precision, for a file of half the size; it loads as float32.
     """
     network, process = experiment.denoiser.network.state_dict(), experiment.process.state_dict()
     if half:
         network = {name: value.half() if value.is_floating_point() else value for name, value in network.items()}
-    content = {"format": FORMAT, "config": asdict(experiment.config), "network": network, "process": process}
-    content["about"] = about
-    return files.save(path, content)
+    content = {"config": asdict(experiment.config), "network": network, "process": process, "about": experiment.about}
+    return files.save(path, {"format": FORMAT, **content})
 
 
 def load_weights(path: Path) -> Experiment:
@@ -49,13 +48,33 @@ def load_weights(path: Path) -> Experiment:
 
 
 def find_weights(name: str, folders: Iterable[Path]) -> Path:
-    """The file of that path, or of that name (with or without .pth) in one of the folders."""
-    name = str(name)
+    """The file of that path, or of that name in one of the folders; UserError with the nearest names if there is none.
+
+    A name is a file's own, or a preset with axis and epoch: "cold_unet row", "default_28 row@40". One axis need not be
+    said; no epoch means the longest training.
+    """
     if Path(name).is_file():
         return Path(name)
-    found = [path for folder in folders for path in sorted(Path(folder).glob("*.pth"))]
-    known = {path.stem: path for path in found if not path.stem.startswith("classifier_")}
-    stem = Path(name).name.removesuffix(".pth")
-    if "/" in name or stem not in known:
-        raise unknown("weight file", name, sorted(known))
-    return known[stem]
+    known = _names(path for folder in folders for path in sorted(Path(folder).glob("*.pth")))
+    own = name.removesuffix(".pth")
+    preset, at, epoch = own.partition("@")
+    meant = [each for each in (own, f"{preset} row{at}{epoch}", f"{preset} col{at}{epoch}") if each in known]
+    if own in known or len(meant) == 1:
+        return known[meant[0]]
+    if meant:
+        raise UserError(f"{name!r} is there for both axes: say {' or '.join(map(repr, meant))}")
+    near = get_close_matches(own, [each for each in known if ("@" in each) == ("@" in name)], n=3, cutoff=0.0)
+    hint = f" — did you mean {', '.join(map(repr, near))}?" if near else ""
+    raise UserError(f"unknown weight file {name!r}{hint} (weights/README.md lists the shipped ones)")
+
+
+def _names(paths: Iterable[Path]) -> dict[str, Path]:
+    """Weight files of denoisers by all their names; of equal names the longest training, then the last folder."""
+    matches = [(path, coursework.NAME.fullmatch(path.stem)) for path in paths]
+    names = {}
+    for path, match in sorted(matches, key=lambda each: int(each[1]["epoch"]) if each[1] else 0):
+        if match:
+            short = " ".join(filter(None, match.group("preset", "axis")))
+            names |= {short: path, f"{short}@{match['epoch']}": path}
+    own = {path.stem: path for path, _ in matches if not path.stem.startswith("classifier_")}
+    return names | own

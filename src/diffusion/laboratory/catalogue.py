@@ -83,5 +83,5 @@ def _digest(path: Path) -> str:
 def _place(path: Path) -> tuple[str, int]:
     """Families one after another, each by epoch."""
     match = NAME.fullmatch(path.stem)
-    epoch = match and (match["e1"] or match["e2"])
+    epoch = match and match["epoch"]
     return (path.stem.replace(f"_{epoch}_", "_", 1), int(epoch)) if match else (path.stem, 0)

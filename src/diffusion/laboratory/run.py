@@ -134,8 +134,9 @@ class Run:
         self.history.append(line)
         if self.is_main:
             about = {"epoch": epoch, "step": self.trainer.step, "holds": "ema", "loss": mean, "scores": scores}
+            self.experiment.about = about
             path = self.folder.path / self.weights.format(epoch=epoch)
-            self.written.append(save_weights(path, self.experiment, **about))
+            self.written.append(save_weights(path, self.experiment))
         self._save()
 
     # --- Sample ---
