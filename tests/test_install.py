@@ -53,6 +53,21 @@ def test_its_version_is_that_of_the_project():
     assert diffusion.__version__ == PROJECT["version"] == importlib.metadata.version(PROJECT["name"])
 
 
+def test_the_citation_and_the_changes_are_of_this_version():
+    citation, changes = ((ROOT / name).read_text() for name in ("CITATION.cff", "CHANGELOG.md"))
+    version, date = (re.search(rf"^{key}: (.*)$", citation, re.MULTILINE)[1] for key in ("version", "date-released"))
+    assert version == PROJECT["version"] and f"\n## {version} ({date})\n" in changes
+
+
+def test_the_modules_that_the_changes_name_are_there():
+    rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    modules = [name for row in rows for name in re.findall(r"`(diffusion\.[\w.]+)`", row)]
+    assert len(modules) >= 20
+    for name in modules:
+        path = ROOT / "src" / name.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), name
+
+
 def test_the_shipped_weights_are_those_of_the_checkout():
     assert shipped_weights() == ROOT / "weights"
 
