@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from accelerate import Accelerator
 from oracles import Counting, gaussian, noise
 from test_training import Ranked, run, same
 from torch import nn
@@ -294,17 +293,17 @@ def test_a_network_that_cannot_be_told_labels_is_refused_with_a_sentence():
 
 
 class Recorder(nn.Module):
-    """A network that remembers what it was told, and when."""
+    """A network that records its conditions and times."""
 
     def __init__(self):
         super().__init__()
-        self.weight, self.told, self.times = nn.Parameter(torch.zeros(())), [], []
+        self.weight, self.conds, self.times = nn.Parameter(torch.zeros(())), [], []
 
     def null(self, cond):
         return torch.full_like(cond, 10)
 
     def forward(self, x, t, cond=None):
-        self.told.append(cond)
+        self.conds.append(cond)
         self.times.append(t)
         return self.weight * x
 
@@ -317,14 +316,12 @@ def labelled(n=1000, size=4):
 
 def heard(steps=40, rank=0, world=1, **changes):
     """All that a network is told in some steps of training: labels (steps, B) and times (steps, B)."""
-    config = SMALL.replace(batch_size=250, **changes)
-    e = build(SMALL)
-    recorder = Recorder()
-    ours = GaussianDenoiser(recorder, Rectified(), "velocity")
-    trainer = Trainer(ours, e.process, e.codec, labelled(), config, Accelerator(cpu=True))
+    e = build(SMALL.replace(batch_size=250, **changes))
+    e.denoiser = GaussianDenoiser(Recorder(), Rectified(), "velocity")
+    trainer = Trainer(e, labelled())
     trainer.accelerator = Ranked(trainer.accelerator, rank, world)
-    run(trainer, steps)
-    return torch.stack(recorder.told), torch.stack(recorder.times)
+    recorder = run(trainer, steps).denoiser.network
+    return torch.stack(recorder.conds), torch.stack(recorder.times)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
@@ -357,20 +354,18 @@ def test_two_processes_hide_what_one_hides():
     assert torch.equal(torch.cat([t for _, t in halves], dim=1), times)
 
 
-def test_a_network_without_labels_is_told_none():
-    told = []
-    e = build(SMALL.replace(classes=0, batch_size=20))
-    e.denoiser.network.register_forward_pre_hook(lambda _, args: told.append(args[2]))
-    trainer = Trainer(e.denoiser, e.process, e.codec, labelled(40, 28), e.config, Accelerator(cpu=True))
+def test_a_network_without_labels_gets_none():
+    conds = []
+    trainer = Trainer(build(SMALL.replace(classes=0, batch_size=20)), labelled(40, 28))
+    trainer.denoiser.network.register_forward_pre_hook(lambda _, args: conds.append(args[2]))
     run(trainer, 2)
-    assert told == [None, None]
+    assert conds == [None, None]
 
 
 def trainer(process, data=None):
     changes = {"process": process, "target": "x_0", "timesteps": 7} if process == "averaging" else {}
     config = SMALL.replace(batch_size=8, drop_prob=0.4, lr=1e-2, warmup=2, decay=0.5, **changes)
-    e = build(config)
-    ours = Trainer(e.denoiser, e.process, e.codec, data or labelled(24, 28), config, Accelerator(cpu=True))
+    ours = Trainer(build(config), data or labelled(24, 28))
     ours.end = 7
     return ours
 
@@ -394,8 +389,7 @@ def test_training_learns_what_the_labels_mean_and_to_do_without():
     images[::2] = 255
     data = Dataset("MNIST", images, torch.arange(1, 65) % 2, ("black", "white"))
     config = SMALL.replace(shape=(1, 8, 8), classes=2, target="x_0", batch_size=32, lr=1e-2, drop_prob=0.3, beta2=0.9)
-    e = build(config)
-    averaged = run(Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=True)), 80).ema
+    averaged = run(Trainer(build(config), data), 80).ema
     x_1 = noise(0, 64)(torch.empty(64, 1, 8, 8))
     says = [averaged(x_1, torch.ones(()), torch.full((64,), label)).mean().item() for label in (0, 1, 2)]
     assert says == pytest.approx([-0.5, 0.5, 0.0], abs=0.3)

@@ -27,8 +27,7 @@ def digits(n=100):
 
 
 def trainer(config=CONFIG, data=None):
-    e = build(config)
-    return Trainer(e.denoiser, e.process, e.codec, data or digits(), config, Accelerator(cpu=True))
+    return Trainer(build(config), data or digits(), Accelerator(cpu=True))
 
 
 def run(t, until):
@@ -109,12 +108,12 @@ def test_what_is_not_finite_stops_before_the_optimizer_step(poison):
         t.state()  # nor does it become a checkpoint
 
 
-def test_the_guard_holds_until_the_next_look(monkeypatch):
+def test_the_guard_holds_until_the_losses_are_read(monkeypatch):
     """On a GPU the loss is read every 20 steps: the steps after the bad one must not be taken either."""
     t = run(trainer(), 3)
     weights = copy.deepcopy(t.denoiser.state_dict())
     low = t.codec.low
-    monkeypatch.setattr(t, "look", lambda: None)
+    monkeypatch.setattr(t, "sync_losses", lambda: None)
     for n in range(4, 8):
         t.codec.low = float("nan") if n == 5 else low
         if n == 5:
@@ -123,7 +122,7 @@ def test_the_guard_holds_until_the_next_look(monkeypatch):
     assert same(weights, t.denoiser.state_dict())
     monkeypatch.undo()
     with pytest.raises(Diverged, match="step 5"):
-        t.look()
+        t.sync_losses()
 
 
 TWO = """

@@ -27,6 +27,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def to(self, device: torch.device | str) -> "Dataset":
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
     def shuffled(self, seed: int = 0) -> "Dataset":
         """In a random order: the first images of a file need not be like the rest; those of MNIST's tests are not."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.images.device)
@@ -75,7 +78,7 @@ def load(name: str, split: str = "train", root: str | Path = "data", device: str
         raise unknown("split", split, about.files)
     wanted = [Path(root) / about.folder / file for file in about.files[split]]
     images, labels = about.read(*fetch.obtain(name, wanted, about.digests, about.sources, about.by_hand, Path(root)))
-    return Dataset(name, images.contiguous().to(device), labels.to(device), about.classes)
+    return Dataset(name, images.contiguous(), labels, about.classes).to(device)
 
 
 # --- The table ---

@@ -1,4 +1,4 @@
-"""Training the small classifier that the metrics look through."""
+"""Training the small classifier whose features the metrics compare."""
 
 import copy
 from collections.abc import Iterator
@@ -12,30 +12,37 @@ from diffusion.networks.classifier import Classifier
 
 
 class Training:
-    """AdamW with a one-cycle rate, of so many steps in all. Its `state` is all that the rest of it depends on."""
+    """AdamW with a one-cycle learning rate over all `steps`. Its `state` is all that the rest of them depends on."""
 
-    def __init__(self, classifier: Classifier, steps: int, seed: int = 0, lr: float = 6e-3, flip: bool = False,
-                 bf16: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        classifier: Classifier,
+        steps: int,
+        seed: int = 0,
+        lr: float = 6e-3,
+        flip: bool = False,
+        bf16: bool = False,
+    ):
         self.classifier, self.steps, self.flip, self.bf16, self.step = classifier, steps, flip, bf16, 0
-        self.ema = copy.deepcopy(classifier).requires_grad_(False).eval()  # the moving average: the classifier to keep
+        self.ema = copy.deepcopy(classifier).requires_grad_(False).eval()  # the moving average, which is kept
         self.optimizer = torch.optim.AdamW(classifier.parameters(), lr, weight_decay=0.02)
         self.rate = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps=steps, pct_start=0.2)
         self.random = torch.Generator(next(classifier.parameters()).device).manual_seed(seed)
 
     def train(self, batches: Iterator[Any]) -> Iterator[Tensor]:
-        """Train to the end on batches (.images uint8 (B, C, H, W), .labels (B,)); the loss () of every step."""
+        """Train to the end on batches (images uint8 (B, C, H, W), labels (B,)), yielding the loss () of every step."""
         self.classifier.train()
         while self.step < self.steps:
             batch = next(batches)
             with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
-                seen = augment(batch.images, self.flip, self.random) / 255
-                loss = F.cross_entropy(self.classifier(seen), batch.labels)
+                logits = self.classifier(augment(batch.images, self.flip, self.random) / 255)
+                loss = F.cross_entropy(logits, batch.labels)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             self.rate.step()
             self.step += 1
-            average(self.ema, self.classifier, keep=min(0.998, self.step / (self.step + 10)))
+            update_ema(self.ema, self.classifier, keep=min(0.998, self.step / (self.step + 10)))
             yield loss.detach()
 
     def state(self) -> dict[str, Any]:
@@ -52,7 +59,7 @@ class Training:
 
 
 def augment(images: Tensor, flip: bool, generator: torch.Generator | None = None, reach: int = 1) -> Tensor:
-    """Every image shifted by up to `reach` pixels (zeros come in) and, if `flip`, mirrored half the time."""
+    """Images (B, C, H, W), each shifted by up to `reach` pixels (zeros move in); with `flip`, half are mirrored."""
     n, _, height, width = images.shape
     random = lambda high: torch.randint(high, (n, 1), device=images.device, generator=generator)
     row = torch.arange(height, device=images.device) + random(2 * reach + 1)  # (B, H)
@@ -60,12 +67,12 @@ def augment(images: Tensor, flip: bool, generator: torch.Generator | None = None
     if flip:
         column = torch.where(random(2) == 1, column.flip(1), column)
     each = torch.arange(n, device=images.device)[:, None, None]
-    seen = F.pad(images, [reach] * 4).permute(0, 2, 3, 1)  # (B, H + 2 reach, W + 2 reach, C)
-    return seen[each, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
+    padded = F.pad(images, [reach] * 4).permute(0, 2, 3, 1)  # (B, H + 2 reach, W + 2 reach, C)
+    return padded[each, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
-def average(ema: nn.Module, network: nn.Module, keep: float) -> None:
+def update_ema(ema: nn.Module, network: nn.Module, keep: float) -> None:
     """Move the average towards the network, weights and the statistics of its BatchNorms alike."""
     for mean, value in zip(ema.state_dict().values(), network.state_dict().values()):
         mean.lerp_(value, 1 - keep) if mean.is_floating_point() else mean.copy_(value)
@@ -73,6 +80,6 @@ def average(ema: nn.Module, network: nn.Module, keep: float) -> None:
 
 @torch.inference_mode()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
-    """The share of uint8 images (N, C, H, W) whose label it names, in evaluation mode."""
+    """The share of uint8 images (N, C, H, W) that a classifier in evaluation mode gives their label."""
     right = [classifier(some / 255).argmax(1) == truth for some, truth in zip(images.split(500), labels.split(500))]
     return torch.cat(right).double().mean().item()
