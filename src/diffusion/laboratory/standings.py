@@ -8,17 +8,18 @@ from optuna.trial import TrialState
 
 from diffusion import figures
 from diffusion.files import write_atomically
-from diffusion.laboratory.trials import Sweep
+from diffusion.laboratory.trials import GRACE, Sweep
 
-STATES = {TrialState.COMPLETE: "complete", TrialState.WAITING: "waiting", TrialState.RUNNING: "running"}
+SCORES = {"fid": ".2f", "inception_score": ".2f", "loss": ".4f", "minutes": ".1f"}  # columns, and how they are written
 
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:
     """A record of each trial, best first."""
     found = []
     for cell, trial in sweep.latest().items():
-        attrs = trial.user_attrs
-        state = STATES.get(trial.state, "failed" if "error" in attrs else "interrupted")
+        attrs, state = trial.user_attrs, trial.state.name.lower()
+        if trial.state == TrialState.FAIL:
+            state = "failed" if "error" in attrs else "interrupted"
         settings = {key: attrs[key] for key in ("preset", "seed") if key in attrs} | trial.params
         record = {"trial": cell, "number": trial.number, "state": state, "settings": settings}
         record |= {key: attrs[key] for key in ("host", "error") if key in attrs} | attrs.get("scores", {})
@@ -28,20 +29,19 @@ def records(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def table(found: list[dict[str, Any]], grid: bool) -> str:
+    """A line a trial with its settings and scores, and for a grid a line a preset with its mean over seeds."""
     names = [] if grid else list(max((each["settings"] for each in found), key=len, default={}))
-    width = max(max((len(each["trial"]) for each in found), default=0), 12)
+    width = max([12, *(len(each["trial"]) for each in found)])
     row = lambda name, *cells: f"{name:<{width}}" + "".join(f"{cell:>13}" for cell in cells)
     show = lambda value, form: f"{value:{form}}" if isinstance(value, float) else "–" if value is None else str(value)
     lines = [row("trial", *names, "FID", "IS", "loss", "minutes", "state")]
-    for each in found:
-        cells = (show(each["settings"].get(name), ".3g") for name in names)
-        forms = {"fid": ".2f", "inception_score": ".2f", "loss": ".4f", "minutes": ".1f"}
-        scores = (show(each.get(key), form) for key, form in forms.items())
-        why = f": {each['error']}" if "error" in each else ""
-        lines.append(row(each["trial"], *cells, *scores, each["state"]) + why)
     fids: dict[str, list[float]] = {}
-    for each in found if grid else []:
-        if each["state"] == "complete":
+    for each in found:
+        cells = [show(each["settings"].get(name), ".3g") for name in names]
+        cells += [show(each.get(key), form) for key, form in SCORES.items()]
+        why = f": {each['error']}" if "error" in each else ""
+        lines.append(row(each["trial"], *cells, each["state"]) + why)
+        if grid and each["state"] == "complete":
             fids.setdefault(each["settings"]["preset"], []).append(each["fid"])
     for preset, values in sorted(fids.items(), key=lambda item: statistics.mean(item[1])):
         spread = f" ± {statistics.stdev(values):.2f} over {len(values)} seeds" if len(values) > 1 else " of one seed"
@@ -57,12 +57,14 @@ def report(sweep: Sweep) -> None:
     written = [write_atomically(sweep.folder / "trials.jsonl", lambda file: file.write(text.encode()))]
     done = [each for each in found if each["state"] == "complete"]
     if done:
-        best, stem = done[0], f"sweep_{args.name}"
-        print(f"FID of N = {best['n']:,} images against {best['n_reference']:,} training images; real test images: "
-              f"{best['floor']:.2f}\nfeatures: {best['extractor']}, sha256 {best['sha256'][:16]}")  # fmt: skip
+        best, stem = done[0], f"Plots/sweep_{args.name}"
+        print(f"FID of N = {best['n']:,} images against {best['n_reference']:,} training images; ", end="")
+        print(f"real test images: {best['floor']:.2f}\nfeatures: {best['extractor']}, sha256 {best['sha256'][:16]}")
         lines = [each["settings"] | {"FID": each["fid"]} for each in done]
-        written.append(figures.parallel(lines, args.out / f"Plots/{stem}_parallel.png", args.name))
+        written.append(figures.parallel(lines, args.out / f"{stem}_parallel.png", args.name))
         fids = [each["fid"] for each in sorted(done, key=lambda each: each["ended"])]
-        written.append(figures.best(fids, args.out / f"Plots/{stem}_best.png", args.name, "FID"))
-    left = sum(each["state"] != "complete" and "error" not in each for each in found)
+        written.append(figures.best(fids, args.out / f"{stem}_best.png", args.name, "FID"))
+    left = sum(each["state"] in ("waiting", "running", "interrupted") for each in found)
     print(f"{len(done)} complete, {left} to do or under way; wrote {', '.join(map(str, written))}")
+    if any(each["state"] == "running" for each in found):
+        print(f"A worker that was killed is missed after {GRACE} s: then the same command goes on with its trial.")

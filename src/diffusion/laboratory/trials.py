@@ -1,63 +1,55 @@
-"""The trials of a sweep in one storage that several workers share, on one machine or many."""
+"""The trials of a sweep, in a database that its workers share, on one machine or many."""
 
 import argparse
 import contextlib
-import fcntl
-import os
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from diffusion.errors import UserError
+from diffusion.errors import Failure, UserError
 
-BEAT, GRACE = 30, 600  # seconds between two signs of life of a worker; silent for so long, it is taken for dead
+BEAT, GRACE = 10, 60  # seconds between two signs of life of a worker; silent for longer, it is taken for dead
 # Options that change no result, or only add trials; the others have to stay as they were when the sweep began.
-FREE = {"presets", "seeds", "trials", "name", "storage", "out", "data_root", "device", "resume", "save_every",
-        "eval_every", "inception_weights"}  # fmt: skip
+FREE = {"presets", "seeds", "trials", "name", "storage", "out", "data_root", "device", "resume"}
+FREE |= {"save_every", "eval_every", "inception_weights"}
 
 
-class Lock(JournalFileOpenLock):
-    """Of the journal. Whoever takes it first cuts off the half line that a killed worker may have left.
-
-    If that worker even held the lock, optuna takes it from the dead after 30 seconds.
-    """
-
-    def __init__(self, path: Path):
-        super().__init__(str(path))
-        self.path = path
-
-    def acquire(self) -> bool:
-        taken, text = super().acquire(), self.path.read_bytes()
-        if not text.endswith(b"\n"):
-            os.truncate(self.path, text.rfind(b"\n") + 1)
-        return taken
+class Lost(BaseException):
+    """The trial was taken for dead and given to another worker. No Exception, or optuna would end it a second time."""
 
 
-@contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; the system takes it back when this process ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+class Storage(RDBStorage):
+    """Optuna's database, for workers that start and die at any moment."""
+
+    def __init__(self, url: str):
+        patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+        super().__init__(url, patience, heartbeat_interval=BEAT, grace_period=GRACE)
+        if self.engine.name == "sqlite":  # without SELECT … FOR UPDATE two workers would take the same trial
+            alone = lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE")
+            sqlalchemy.event.listen(self.engine, "begin", alone)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        if state == TrialState.RUNNING:  # nobody would miss a worker that is killed before its first heartbeat
+            self.record_heartbeat(trial_id)
+        return super().set_trial_state_values(trial_id, state, values)
 
 
-def is_held(path: Path) -> bool:
-    if not path.exists():
-        return False
-    with open(path, "ab") as file, contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    return True
+def open_storage(url: str) -> Storage:
+    """The database at a URL, made if it is not there; UserError if it cannot be opened."""
+    for tries_left in (2, 1, 0):
+        try:
+            return Storage(url)
+        except Exception as error:  # optuna, SQLAlchemy and every driver have their own
+            if not tries_left or not isinstance(error, sqlalchemy.exc.DBAPIError):
+                raise UserError(f"--storage cannot be opened: {str(error).strip().splitlines()[0]}") from None
+            time.sleep(1)  # another worker may be making the same tables right now
 
 
 class Sweep:
@@ -69,56 +61,48 @@ class Sweep:
         if args.presets:
             seeds = range(args.seed, args.seed + args.seeds)
             self.cells = {f"{p}_seed_{s}": {"preset": p, "seed": s} for p in args.presets for s in seeds}
-        with self.lock("queue"):  # two workers must not make the same tables
-            self.study = self._open(args.storage or str(self.folder / "journal.log"))
+        if not args.storage:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        storage = open_storage(args.storage or f"sqlite:///{self.folder / 'trials.db'}")
+        self.study = optuna.create_study(storage=storage, study_name=args.name, load_if_exists=True)
         asked = {key: value for key, value in vars(args).items() if key not in FREE}
-        begun = self.study.user_attrs.get("asked") or asked
+        self.study.set_user_attr("asked", begun := self.study.user_attrs.get("asked", asked))
         for key, value in asked.items():
             if begun.get(key) != value:
-                raise UserError(f"the sweep {args.name!r} was begun with {key} {begun.get(key)}, not {value}: "
-                                "say the same, or give this one another --name")  # fmt: skip
-        if "asked" not in self.study.user_attrs:
-            self.study.set_user_attr("asked", asked)
+                was = f"the sweep {args.name!r} was begun with {key} {begun.get(key)}, not {value}"
+                raise UserError(f"{was}: say the same, or give this one another --name")
 
-    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return held(self.folder / "locks" / name)
+    def work(self, attempt: Callable[[optuna.Trial], float]) -> None:
+        """Attempt one trial after the other until none waits.
 
-    def _open(self, where: str) -> optuna.Study:
+        A Failure is final. After any other error the cell is queued again by whoever looks for work next.
+        """
+        while self._enqueue():
+            with contextlib.suppress(Lost):
+                self.study.optimize(lambda trial: self._own(trial, attempt), n_trials=1, catch=Failure)
+
+    def _enqueue(self) -> bool:
+        """Queue every cell without a live trial: a new one, or one whose worker died or was stopped.
+
+        The latter keeps the settings that were drawn for it. Returns whether any trial waits.
+        """
+        fail_stale_trials(self.study)
+        latest = self.latest()
+        for cell, attrs in self.cells.items():
+            if cell not in latest or not is_live(latest[cell]):
+                params = latest[cell].params if cell in latest else {}
+                self.study.enqueue_trial(params, user_attrs={"cell": cell, **attrs})
+        return bool(self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]))
+
+    def _own(self, trial: optuna.Trial, attempt: Callable[[optuna.Trial], float]) -> float:
+        cell = trial.user_attrs.get("cell")
+        if not cell or self.latest()[cell].number != trial.number:
+            raise Failure("another worker queued the cell, too, or took the last one first")
         try:
-            if "://" in where:
-                patience = {"connect_args": {"timeout": 60}} if where.startswith("sqlite") else {"pool_pre_ping": True}
-                storage = RDBStorage(where, engine_kwargs=patience)
-            else:
-                path = Path(where).absolute()
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if path.exists() and path.read_bytes()[:1] not in (b"", b"{"):
-                    raise ValueError(f"{where!r} is no journal (a database is given by its URL, sqlite:///{where})")
-                storage = JournalStorage(JournalFileBackend(str(path), Lock(path)))
-            return optuna.create_study(
-                storage=storage, study_name=self.args.name, direction="minimize", load_if_exists=True
-            )
-        except OSError:  # the system's own sentence is clear
-            raise
-        except Exception as error:  # optuna, SQLAlchemy and every driver have their own
-            raise UserError(f"--storage cannot be opened: {str(error).strip().splitlines()[0]}") from None
-
-    def claim(self) -> optuna.Trial | None:
-        """The next trial, from now on this worker's alone; None if there is none left."""
-        with self.lock("queue"):  # or the workers of this machine would queue everything twice
-            for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-                if self._is_dead(trial):
-                    self.give_back(trial.number)
-            latest = self.latest()
-            for cell, attrs in self.cells.items():
-                if cell not in latest or not is_live(latest[cell]):  # again, with the settings that were drawn for it
-                    params = latest[cell].params if cell in latest else {}
-                    self.study.enqueue_trial(params, user_attrs={"cell": cell, **attrs})
-            while self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
-                trial = self.study.ask()
-                cell = trial.user_attrs.get("cell")
-                if cell and self.latest()[cell].number == trial.number:
-                    return trial
-                self.give_back(trial.number)  # another machine queued the cell too, or was quicker
+            trial.set_user_attr("host", socket.gethostname())
+            return attempt(trial)
+        except UpdateFinishedTrialError:
+            raise Lost from None
 
     def latest(self) -> dict[str, FrozenTrial]:
         """Of each cell the trial that counts: the first that is live, otherwise the last that was tried."""
@@ -128,36 +112,6 @@ class Sweep:
             if cell and not (cell in found and is_live(found[cell])):
                 found[cell] = trial
         return found
-
-    def give_back(self, trial: int) -> None:
-        """End a trial that has no result; its cell is queued again by whoever looks for work next."""
-        with contextlib.suppress(UpdateFinishedTrialError):
-            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-
-    def _is_dead(self, trial: FrozenTrial) -> bool:
-        attrs, path = trial.user_attrs, self.folder / "locks" / trial.user_attrs.get("cell", "none")
-        silent = time.time() - attrs.get("beat", trial.datetime_start.timestamp()) > GRACE
-        return not is_held(path) and (silent or (path.exists() and attrs.get("host") == socket.gethostname()))
-
-    @contextlib.contextmanager
-    def owned(self, trial: optuna.Trial) -> Iterator[None]:
-        """Let the others see that the worker of this trial lives, and give the trial back if it gets no result."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(BEAT):
-                with contextlib.suppress(Exception):  # a database may be away for a minute
-                    trial.set_user_attr("beat", time.time())
-
-        with self.lock(trial.user_attrs["cell"]):
-            try:
-                trial.set_user_attr("beat", time.time())
-                trial.set_user_attr("host", socket.gethostname())
-                threading.Thread(target=beat, daemon=True).start()
-                yield
-            finally:
-                over.set()
-                self.give_back(trial.number)
 
 
 def is_live(trial: FrozenTrial) -> bool:
