@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from diffusion import files
 from diffusion.data import datasets as data
 from diffusion.errors import UserError
-from diffusion.metrics import features as extractor
+from diffusion.metrics import features as features_room
 from diffusion.metrics import scores as metrics
 from diffusion.metrics.features import Extractor, as_bytes
 from diffusion.metrics.likeness import agreement
@@ -221,14 +222,16 @@ def test_a_reference_is_measured_once(tmp_path):
     images = pictures(80)
     first = Reference.of(flat(), images, tmp_path)
     again = Reference.of(Extractor(**{**vars(flat()), "look": blind}), images, tmp_path)
-    assert (score(images, Reference(flat(), again.n, again.sum, again.outer, again.features))) == score(images, first)
+    assert score(images, replace(again, extractor=flat())) == score(images, first)
     for eye, other in ((flat(), pictures(80, 1)), (flat("other"), images), (flat(), images[:-1])):
         with pytest.raises(AssertionError, match="looked again"):
             Reference.of(Extractor(**{**vars(eye), "look": blind}), other, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:100])  # a damaged one is measured again, and mended
-    assert torch.equal(Reference.of(flat(), images, tmp_path).sum, first.sum)
+    assert torch.equal(Reference.of(flat(), images, tmp_path).fid.real_features_sum, first.fid.real_features_sum)
     assert files.load(path)["kind"] == "reference"
+    files.save(path, {"kind": "reference", "n": 80, "sum": first.features, "features": first.features})  # as once made
+    assert score(images, Reference.of(flat(), images, tmp_path)) == score(images, first)
 
 
 def test_a_reference_keeps_some_features_and_shows_its_progress(monkeypatch):
@@ -252,7 +255,7 @@ def real(name: str, split: str, n: int | None = None) -> tuple[Tensor, Tensor]:
 
 
 def shipped(name: str) -> Extractor:
-    return extractor.extractor_for(name, ROOT / "weights")
+    return features_room.extractor_for(name, ROOT / "weights")
 
 
 @pytest.mark.parametrize(("name", "short", "least"), [("MNIST", "mnist", 0.994), ("FashionMNIST", "fashion", 0.92)])
@@ -260,7 +263,7 @@ def test_a_shipped_classifier_is_as_good_as_its_file_says(name, short, least):
     path = ROOT / "weights" / f"classifier_{name}.pth"
     facts = torch.load(path, weights_only=True)
     images, labels = real(name, "test")
-    eye = extractor.extractor(short, ROOT / "weights")
+    eye = features_room.load_extractor(short, ROOT / "weights")
     assert agreement(eye, images, labels) == pytest.approx(facts["accuracy"], abs=2e-4)  # other CPUs round otherwise
     assert facts["accuracy"] >= least and facts["n_test"] == len(images)
     assert path.stat().st_size < 1e6 and eye.sha256 == files.sha256(path) and eye.dataset == name
@@ -284,11 +287,11 @@ def test_the_shipped_features_notice_what_the_label_does_not(name):
 def test_what_is_no_extractor_is_refused_in_one_sentence(tmp_path):
     other = files.save(tmp_path / "x.pth", {"kind": "diffusion"})
     absent = str(tmp_path / "none.pth")
-    cases = {"minst": "did you mean 'mnist'", str(other): "is not a classifier", absent: "there is no file",
-             "mnist": "train-classifier"}  # fmt: skip
+    cases = {"minst": "did you mean 'mnist'", "mnist": "train-classifier"}
+    cases |= {str(other): "is not a classifier", absent: "there is no file"}
     for features, said in cases.items():
         with pytest.raises(UserError, match=said) as error:
-            extractor.extractor(features, tmp_path)
+            features_room.load_extractor(features, tmp_path)
         assert "\n" not in str(error.value)
 
 
@@ -297,9 +300,9 @@ def test_inception_that_cannot_be_had_says_what_to_put_where(tmp_path, monkeypat
     torch.hub.set_dir(tmp_path / "hub")
     try:
         for url, said in [("http://127.0.0.1:9/x.pth", "refused"), (f"file://{__file__}", "invalid hash")]:
-            monkeypatch.setattr(extractor, "INCEPTION_URL", url)
+            monkeypatch.setattr(features_room, "INCEPTION_URL", url)
             with pytest.raises(UserError, match=f"{said}.* put pt_inception-2015-12-05-6726825d.pth .* into 'w'"):
-                extractor.extractor("inception", "w")
+                features_room.load_extractor("inception", "w")
         assert list((tmp_path / "hub" / "checkpoints").iterdir()) == []
     finally:
         torch.hub.set_dir(torch_home)
@@ -310,17 +313,17 @@ def test_a_file_that_is_not_inception_is_refused_before_it_is_opened(tmp_path):
         def __reduce__(self):
             return (Path(tmp_path / "sprung").write_text, ("!",))
 
-    path = tmp_path / extractor.INCEPTION_FILE
+    path = tmp_path / features_room.INCEPTION_FILE
     path.write_bytes(pickle.dumps(Trap(), protocol=2))
     with pytest.raises(UserError, match="is not FID's Inception-v3: its sha256"):
-        extractor.extractor("inception", inception_weights=path)
+        features_room.load_extractor("inception", inception_weights=path)
     with pytest.raises(UserError, match="is not FID's Inception-v3: its sha256"):
-        extractor.extractor("inception", tmp_path)  # found there, and checked as well
+        features_room.load_extractor("inception", tmp_path)  # found there, and checked as well
     with pytest.raises(UserError, match="weight file|could run code"):  # even with the right hash nothing in it is run
-        extractor.from_inception(path, sha256=files.sha256(path))
+        features_room.from_inception(path, sha256=files.sha256(path))
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(UserError, match="there is no file"):
-        extractor.extractor("inception", inception_weights=tmp_path / "none.pth")
+        features_room.load_extractor("inception", inception_weights=tmp_path / "none.pth")
 
 
 def test_inception_sees_grey_images_as_rgb(tmp_path):
@@ -335,7 +338,7 @@ def test_inception_sees_grey_images_as_rgb(tmp_path):
     network = Random("random", ["2048", "logits_unbiased"], nothing)
     path = tmp_path / "random.pth"
     torch.save(network.state_dict(), path)
-    eye = extractor.from_inception(path, sha256=files.sha256(path)[:8])
+    eye = features_room.from_inception(path, sha256=files.sha256(path)[:8])
     grey = (torch.rand(3, 1, 28, 28) * 255).byte()
     for seen, expected in zip(eye(grey / 255), network(grey.repeat(1, 3, 1, 1))):
         torch.testing.assert_close(seen, expected, rtol=1e-3, atol=0)  # the features of random weights are tiny

@@ -13,7 +13,7 @@ from diffusion.files import shipped_weights
 from diffusion.laboratory.progress import track
 from diffusion.laboratory.run import Run
 from diffusion.laboratory.settings import ScoreOptions
-from diffusion.metrics.features import Extractor, extractor, extractor_for, find_classifier
+from diffusion.metrics.features import Extractor, extractor_for, find_classifier, load_extractor
 from diffusion.metrics.likeness import Likeness, agreement, likeness
 from diffusion.metrics.scores import Reference, Scores, floor, score
 
@@ -32,7 +32,7 @@ def named_extractor(options: ScoreOptions, dataset: str, device: torch.device) -
     """The features that the options name."""
     if options.features == "auto":
         return extractor_for(dataset, shipped_weights(), device)
-    return extractor(options.features, shipped_weights(), options.inception_weights, device)
+    return load_extractor(options.features, shipped_weights(), options.inception_weights, device)
 
 
 class Judge:

@@ -1,4 +1,4 @@
-"""What the metrics look through: images in, features and logits out, and one door that refuses any wrong range."""
+"""Feature extractors: what the metrics look through. Images in, features and logits out."""
 
 import io
 import socket
@@ -20,13 +20,13 @@ INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"  # pytorch-fid's name; t
 INCEPTION_CACHE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_CACHE}"
 INCEPTION_SHA256 = "6726825d"  # the first 8 hex digits, as the file's name tells: no more was ever published
-PATIENCE = 20.0  # seconds a silent server is waited for
+PATIENCE = 20.0  # seconds to wait for a silent server
 
 Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]  # tqdm, for instance; `iter` shows nothing
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """The one door: images (N, C, H, W), uint8 or float in [0, 1], as uint8; UserError for anything else.
+    """Images (N, C, H, W), uint8 or float in [0, 1], as uint8; UserError for anything else.
 
     Floats are rounded to 256 levels as a picture file would: an image scores the same from memory and from disk.
     """
@@ -72,7 +72,7 @@ class Extractor:
         return features, logits
 
 
-def extractor(
+def load_extractor(
     features: str,
     weights: str | Path = "weights",
     inception_weights: str | Path | None = None,

@@ -43,8 +43,8 @@ class Scores(NamedTuple):
         )
 
 
-class Given(nn.Module):
-    """Stands where torchmetrics expects a network: what comes in are its features already, computed once for all."""
+class PrecomputedFeatures(nn.Module):
+    """Stands where torchmetrics expects a network: what comes in are the features, computed once for all metrics."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -62,10 +62,13 @@ class Reference:
     """What real images look like to an extractor; `of` makes one."""
 
     extractor: Extractor
-    n: int
-    sum: Tensor  # (D,) float64, of all features f
-    outer: Tensor  # (D, D) float64, of all f fᵀ
+    fid: FrechetInceptionDistance  # has seen all real images, and keeps what it saw
     features: Tensor  # (at most KEPT, D) of images drawn from all
+
+    @property
+    def n(self) -> int:
+        """How many real images were seen."""
+        return int(self.fid.real_features_num_samples)
 
     @classmethod
     def of(
@@ -78,31 +81,30 @@ class Reference:
         digest = hashlib.sha256(f"{extractor.sha256} {tuple(images.shape)} {KEPT}".encode())
         digest.update(images.cpu().contiguous().numpy().data)
         path = cache and Path(cache) / f"reference_{digest.hexdigest()[:24]}.pth"
-        known = path and _read(path)
-        if not known:
-            known = _measure(extractor, images, progress)
-            if path:
-                files.save(path, {"kind": "reference", **known})
-        return cls(extractor, **known)
+        network = PrecomputedFeatures(extractor.dim)
+        fid = FrechetInceptionDistance(network, reset_real_features=False, sync_on_compute=False).to(extractor.device)
+        if known := path and _read(path):
+            fid.load_state_dict(known["fid"])
+            return cls(extractor, fid.to(extractor.device), known["features"])
+        features, _ = extractor(images, progress=progress)
+        for part in features.split(KEPT):  # in float64 they would not all fit beside each other
+            fid.update(part.double(), real=True)
+        drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:KEPT].to(features.device)
+        reference = cls(extractor, fid, features[drawn].cpu())
+        if path:
+            fid.persistent(True)
+            seen = {name: value for name, value in fid.state_dict().items() if name.startswith("real_")}
+            files.save(path, {"kind": "reference", "fid": seen, "features": reference.features})
+        return reference
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The content of a cached reference; None if it is absent or damaged."""
+    """The content of a cached reference; None if it is absent, damaged or of another version."""
     try:
         content = files.load(path)
     except UserError:
         return None
-    return content if isinstance(content, dict) and content.pop("kind", None) == "reference" else None
-
-
-def _measure(extractor: Extractor, images: Tensor, progress: Progress) -> dict[str, Any]:
-    features, _ = extractor(images, progress=progress)
-    fid = FrechetInceptionDistance(Given(extractor.dim), sync_on_compute=False).to(features.device)
-    for part in features.split(KEPT):  # in float64 they would not all fit beside each other
-        fid.update(part.double(), real=True)
-    drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:KEPT].to(features.device)
-    sums = {"sum": fid.real_features_sum.cpu(), "outer": fid.real_features_cov_sum.cpu()}
-    return {"n": len(features), **sums, "features": features[drawn].cpu()}
+    return content if isinstance(content, dict) and content.get("kind") == "reference" and "fid" in content else None
 
 
 # --- The generated images ---
@@ -127,41 +129,35 @@ def score(
         warnings.catch_warnings(action="ignore", category=UserWarning),  # that features are kept: they are few
     ):
         torch.default_generator.manual_seed(seed)  # the metrics shuffle with it
-        fid = _frechet(features, reference)
+        fid = _frechet(features, reference.fid)
         inception_score, inception_score_sd = _inception_score(logits)
-        kid, kid_sd = _kernel(features, reference)
+        kid, kid_sd = _kernel(features, reference.features)
     numbers = (each.item() for each in (fid, inception_score, inception_score_sd, kid, kid_sd))
-    warning = _warning(min(n, reference.n), extractor.dim)
-    return Scores(*numbers, n, reference.n, extractor.name, extractor.sha256, warning)
+    few, enough = min(n, reference.n), 2 * extractor.dim
+    warning = f"{few:,} images are too few for {extractor.dim} features: below {enough:,} FID is far too high"
+    return Scores(*numbers, n, reference.n, extractor.name, extractor.sha256, warning * (few < enough))
 
 
-def _frechet(features: Tensor, reference: Reference) -> Tensor:
-    fid = FrechetInceptionDistance(Given(features.shape[1]), sync_on_compute=False).to(features.device)
-    fid.real_features_sum = reference.sum.to(features.device)
-    fid.real_features_cov_sum = reference.outer.to(features.device)
-    fid.real_features_num_samples = torch.tensor(reference.n, device=features.device)
+def _frechet(features: Tensor, fid: FrechetInceptionDistance) -> Tensor:
+    fid.reset()  # forgets the generated images of the last score only
     fid.update(features.double(), real=False)
     return fid.compute().clamp(min=0)  # rounding takes equal sets to -1e-12
 
 
 def _inception_score(logits: Tensor) -> tuple[Tensor, Tensor]:
-    inception = InceptionScore(Given(logits.shape[1]), splits=SPLITS, sync_on_compute=False)
+    inception = InceptionScore(PrecomputedFeatures(logits.shape[1]), splits=SPLITS, sync_on_compute=False)
     inception.update(logits.double())
     return inception.compute()
 
 
-def _kernel(features: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
-    size = min(SUBSET_SIZE, len(features), len(reference.features))
-    kid = KernelInceptionDistance(Given(features.shape[1]), subsets=SUBSETS, subset_size=size, sync_on_compute=False)
-    kid.update(reference.features.to(features.device), real=True)
+def _kernel(features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    network, size = PrecomputedFeatures(features.shape[1]), min(SUBSET_SIZE, len(features), len(real))
+    kid = KernelInceptionDistance(network, subsets=SUBSETS, subset_size=size, sync_on_compute=False)
+    kid.update(real.to(features.device), real=True)
     kid.update(features, real=False)  # float64 would take 2.5 times as long, and move it by 1e-3 of kid_sd
     return kid.compute()
 
 
-def floor(images: Tensor, reference: Reference, n: int | None = None, **how: Any) -> Scores:
+def floor(images: Tensor, reference: Reference, n: int | None = None, seed: int = 0) -> Scores:
     """The score of n real images of the shuffled test split: what a perfect generator would get with as many."""
-    return score(images[:n], reference, **how)
-
-
-def _warning(n: int, dim: int) -> str:
-    return "" if n >= 2 * dim else f"{n:,} images are too few for {dim} features: below {2 * dim:,} FID is far too high"
+    return score(images[:n], reference, seed)
