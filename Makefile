@@ -34,8 +34,7 @@ benchmark: .venv/.installed  ## training speed of each preset against a textbook
 report: .venv/.installed  ## Report/report.pdf and docs/results.md, their numbers and pictures from the runs' JSON and the weights (needs TeX)
 	@command -v latexmk >/dev/null && kpsewhich booktabs.sty natbib.sty >/dev/null || { \
 	  echo "TeX is needed (on Debian and Ubuntu: apt install latexmk texlive-latex-recommended texlive-fonts-recommended)" >&2; exit 1; }
-	@PYTHONPATH=src $(RUN) Report/figures.py $(ARGS)
-	@PYTHONPATH=src $(RUN) Report/page.py
+	@$(RUN) Report/write.py $(ARGS)
 	@cd Report && latexmk -g -pdf -interaction=nonstopmode -halt-on-error -quiet report.tex >/dev/null || { tail -n 30 report.log >&2; exit 1; }
 	@echo "wrote Report/report.pdf"
 

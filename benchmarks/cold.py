@@ -1,8 +1,8 @@
 """What makes cold diffusion draw digits: recipes trained for equally many steps, restored and drawn from in one run.
 
-PYTHONPATH=src python benchmarks/cold.py --steps 1500                       remedies for samples that all look alike
-PYTHONPATH=src python benchmarks/cold.py --group default_28 --steps 5616    the coursework's network: its recipe, ours
-PYTHONPATH=src python benchmarks/cold.py --group default_7 --only original --steps 37440 \\
+python benchmarks/cold.py --steps 1500                       remedies for samples that all look alike
+python benchmarks/cold.py --group default_28 --steps 5616    the coursework's network: its recipe, ours
+python benchmarks/cold.py --group default_7 --only original --steps 37440 \\
     --weights custom_mnist_80_row_default_7                                 its recipe, and a file of ours beside it
 
 States are kept in runs/benchmark_cold/: the same command goes on where a killed one stopped.
@@ -12,11 +12,10 @@ import argparse
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 
 from diffusion import figures, files
@@ -24,7 +23,7 @@ from diffusion.api.generation import generate
 from diffusion.data.datasets import load
 from diffusion.experiment.build import build
 from diffusion.experiment.presets import COLD, DDPM
-from diffusion.experiment.samplers import FEWEST, build_sampler
+from diffusion.experiment.samplers import FEWEST, SamplingOptions, build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.method.averaging import Averaging
@@ -37,21 +36,13 @@ from diffusion.training.trainer import Trainer
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
-class Back(NamedTuple):
-    """A way back."""
-
-    way: str  # the sampler
-    begin: int = 0  # how many steps late
-    steps: int | None = None  # None: the usual ones
-
-
-WAYS = [Back("direct"), Back("alg2"), Back("alg1"), Back("pinned")]
-LATE = [Back("alg2", begin=1), Back("alg1", begin=1), Back("pinned", begin=1)]
+ALL = [SamplingOptions(name) for name in ("direct", "alg2", "alg1", "pinned")]
+LATE = [replace(options, begin=1) for options in ALL[1:]]
 
 
 def once(config):
     """Pinned averages in as many steps as there are groups, if that is not what is usual."""
-    return [Back("pinned", steps=config.timesteps)] if config.timesteps < FEWEST else []
+    return [SamplingOptions("pinned", config.timesteps)] if config.timesteps < FEWEST else []
 
 
 def coursework(preset):
@@ -59,23 +50,23 @@ def coursework(preset):
     ours = COLD[preset]
     plain = ours.replace(noise=0.0, sampler="alg2")
     return {
-        "original: t < T only": (plain, [*WAYS, *LATE]),
-        "t = T trained": (plain, WAYS),
-        "noise 0.15 (of 2)": (ours, [*WAYS, *once(ours)]),
+        "original: t < T only": (plain, [*ALL, *LATE]),
+        "t = T trained": (plain, ALL),
+        "noise 0.15 (of 2)": (ours, [*ALL, *once(ours)]),
     }
 
 
 UNET = COLD["cold_unet"]
-GROUPS = {  # name -> config, ways back
+GROUPS = {  # name -> config, samplers
     "unet": {
-        "no noise": (UNET.replace(noise=0.0), WAYS),
-        "noise 0.15": (UNET, WAYS),
-        "noise 0.05": (UNET.replace(noise=0.05), WAYS[2:]),
-        "noise 0.3": (UNET.replace(noise=0.3), WAYS[2:]),
-        "0.15, inside-out": (UNET.replace(order="inside-out"), WAYS[2:]),
-        "0.15, outside-in": (UNET.replace(order="outside-in"), WAYS[2:]),
-        "0.15, 7 groups": (UNET.replace(timesteps=7), WAYS[2:]),
-        "DDPM, same network": (DDPM["ddpm_unet"], [Back("ddpm")]),
+        "no noise": (UNET.replace(noise=0.0), ALL),
+        "noise 0.15": (UNET, ALL),
+        "noise 0.05": (UNET.replace(noise=0.05), ALL[2:]),
+        "noise 0.3": (UNET.replace(noise=0.3), ALL[2:]),
+        "0.15, inside-out": (UNET.replace(order="inside-out"), ALL[2:]),
+        "0.15, outside-in": (UNET.replace(order="outside-in"), ALL[2:]),
+        "0.15, 7 groups": (UNET.replace(timesteps=7), ALL[2:]),
+        "DDPM, same network": (DDPM["ddpm_unet"], [SamplingOptions("ddpm")]),
     },
     "default_28": coursework("default_28"),
     "default_7": coursework("default_7"),
@@ -98,14 +89,12 @@ def trained(name, config, args, data, device):
     e = build(config).to(device)
     if name.startswith("original"):
         e.process.__class__ = Original
-    trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=device.type == "cpu"))
+    trainer = Trainer(e, data)
     path = args.out / f"{slug(name)}_{config.preset}_{config.axis}.pt"
     if path.exists():
         state = files.load(path)
         trainer.load_state(state["trainer"])
         e.process.load_state_dict(state["process"])
-    else:
-        e.process.fit(e.codec.encode(data.images[:20_000]))
     saved = time.monotonic()
     keep = lambda: files.save(path, {"trainer": trainer.state(), "process": e.process.state_dict()})
     with tqdm(total=args.steps, initial=trainer.step, desc=name, unit="step", leave=False) as bar:
@@ -114,7 +103,6 @@ def trained(name, config, args, data, device):
             if time.monotonic() - saved > 60 or step.number == args.steps:
                 keep()
                 saved = time.monotonic()
-    e.denoiser = trainer.ema
     return e
 
 
@@ -140,48 +128,49 @@ def main():
           f"{real.sha256[:16]}; floor {real.fid:.2f}, IS {real.inception_score:.2f}\n"
           "labels: how often the rarest and the commonest digit is drawn (real: 8.9–11.4 %)\n")  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
-    header = f"{'recipe':<31}{'way back':<18}{'restored':>9}{'kept':>8}{'SSIM':>7}{'grey':>8}"
+    header = f"{'recipe':<31}{'sampler':<18}{'restored':>9}{'kept':>8}{'SSIM':>7}{'grey':>8}"
     header += f"{'new':>9}{'IS':>6}{'labels':>14}"
     print(header, flush=True)
-    for name, e, ways in experiments(args, data, device):
-        for back in ways:
-            results = [result(e, back, seed, test, n, extractor, reference) for seed in range(args.seeds)]
+    for name, e, samplers in experiments(args, data, device):
+        for options in samplers:
+            results = [result(e, options, seed, test, n, extractor, reference) for seed in range(args.seeds)]
+            nfe = build_sampler(e, options).nfe
             for seed, each in enumerate(results):
                 what = {"recipe": name, "preset": e.config.preset, "axis": args.axis}
-                how = {"steps": e.about.get("step", args.steps), "way": back.way, "begin": back.begin, "n": n}
-                how |= {"calls": build_sampler(e, back.way, back.steps, begin=back.begin).calls, "seed": seed}
+                how = {"steps": e.about.get("step", args.steps), "way": options.sampler, "begin": options.begin, "n": n}
+                how |= {"calls": nfe, "seed": seed}
                 record = what | how | each
                 if "pictures" in record:
-                    path = args.out / f"{slug(name)}_{e.config.preset}_{back.way}_{how['calls']}_{args.axis}_{seed}.png"
+                    path = args.out / f"{slug(name)}_{e.config.preset}_{options.sampler}_{nfe}_{args.axis}_{seed}.png"
                     figures.grid(record.pop("pictures"), path, columns=8, scale=2)
                 with open(args.out / "results.jsonl", "a") as file:
                     file.write(json.dumps(record) + "\n")
-            late = f" from T − {back.begin}" if back.begin else f", {back.steps} steps" if back.steps else ""
-            print(f"{name:<31}{back.way + late:<18}" + cells(results), flush=True)
+            begin, steps = options.begin, options.steps
+            late = f" from T − {begin}" if begin else f", {steps} steps" if steps else ""
+            print(f"{name:<31}{options.sampler + late:<18}" + cells(results), flush=True)
     print(f"\nmean grey of the originals {test.images[:n].float().mean() / 255:.4f}")
 
 
 def experiments(args, data, device):
-    """What is compared: its name, the trained experiment, the ways back."""
+    """What is compared: its name, the trained experiment, the samplers."""
     precision = "bf16" if computes_bf16(device) else "fp32"
-    for name, (config, ways) in GROUPS[args.group].items():
+    for name, (config, samplers) in GROUPS[args.group].items():
         if not args.only or args.only in name:
-            yield name, trained(name, config.replace(axis=args.axis, precision=precision), args, data, device), ways
+            yield name, trained(name, config.replace(axis=args.axis, precision=precision), args, data, device), samplers
     if args.weights:
         e = load_weights(find_weights(args.weights, [WEIGHTS])).to(device)
-        yield args.weights, e, [*WAYS, Back("pinned", begin=1), *once(e.config)]
+        yield args.weights, e, [*ALL, SamplingOptions("pinned", begin=1), *once(e.config)]
 
 
-def result(e, back, seed, test, n, extractor, reference):
-    """The scores of one way back: of restored test digits, and of new ones where it begins at the end."""
+def result(e, options, seed, test, n, extractor, reference):
+    """The scores of one sampler: of restored test digits, and of new ones where it begins at the end."""
     found, index = {}, torch.arange(n, device=test.images.device)
-    how = {"sampler": back.way, "steps": back.steps}
     if e.config.process == "averaging":
-        x = generate(e, index, seed, test.images[:n], begin=back.begin, **how)
+        x = generate(e, index, options, seed=seed, originals=test.images[:n])
         like = likeness(extractor, x, test.images[:n], test.labels[:n])
         found |= {"restored": score(x, reference).fid, **like._asdict()}
-    if not back.begin:
-        x = generate(e, index, seed, **how)
+    if not options.begin:
+        x = generate(e, index, options, seed=seed)
         s, (_, logits) = score(x, reference), extractor(x)
         share = torch.bincount(logits.argmax(1), minlength=10) / n
         found |= {"new": s.fid, "inception_score": s.inception_score, "labels": share.tolist(), "pictures": x[:64]}

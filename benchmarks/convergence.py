@@ -1,6 +1,6 @@
-"""How far from its limit does each sampler end: the same noise taken down the ODE in few calls, and in a thousand.
+"""How far from its limit each sampler ends: the same noise taken down the ODE with few network calls and with many.
 
-PYTHONPATH=src python benchmarks/convergence.py --weights unet --samples 64
+python benchmarks/convergence.py --weights unet --samples 64
 
 DDIM, Heun and DPM-Solver++(2M) solve one equation, so with more and more network calls they draw the same images. A row
 is a sampler with so many calls; its numbers are the distance (RMSE of a pixel in [0, 1]) to the images that Heun draws
@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion.api.generation import generate
-from diffusion.experiment.samplers import build_sampler
+from diffusion.experiment.samplers import SamplingOptions, build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for
@@ -40,12 +40,14 @@ def main():
     seen = lambda images: eyes(images)[1].argmax(1)
     index = torch.arange(args.samples, device=device)
 
-    def draw(sampler: str, calls: int) -> Tensor:
-        steps = (calls + 1) // 2 if sampler == "heun" else calls  # 2 steps - 1 calls
-        with tqdm(total=args.samples * (steps + 1), desc=f"{sampler} {calls}", leave=False) as bar:
-            return generate(experiment, index, args.seed, tick=bar.update, sampler=sampler, steps=steps)
+    def asked(sampler: str, calls: int) -> SamplingOptions:
+        return SamplingOptions(sampler, (calls + 1) // 2 if sampler == "heun" else calls)  # 2 steps - 1 calls
 
-    limit = draw("heun", LIMIT)
+    def draw(options: SamplingOptions) -> Tensor:
+        with tqdm(total=args.samples * (options.steps + 1), desc=options.sampler, leave=False) as bar:
+            return generate(experiment, index, options, seed=args.seed, tick=bar.update)
+
+    limit = draw(asked("heun", LIMIT))
     print(f"{args.weights}, {args.samples} samples of seed {args.seed}, RMSE to heun's with {LIMIT:,} calls\n\n"
           f"{'':<8}{'calls':>6}{'mean':>9}{'median':>9}{'other label':>13}", flush=True)  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -53,15 +55,15 @@ def main():
         for calls in args.calls:
             if (sampler, calls) == ("heun", LIMIT):
                 continue
-            images = draw(sampler, calls)
+            options = asked(sampler, calls)
+            images, nfe = draw(options), build_sampler(experiment, options).nfe
             rmse = (images - limit).square().mean((1, 2, 3)).sqrt()
-            way = build_sampler(experiment, sampler, (calls + 1) // 2 if sampler == "heun" else calls)
-            record = {"weights": args.weights, "sampler": sampler, "calls": way.calls, "samples": args.samples,
+            record = {"weights": args.weights, "sampler": sampler, "calls": nfe, "samples": args.samples,
                       "seed": args.seed, "rmse": rmse.mean().item(), "median": rmse.median().item(),
                       "other_label": (seen(images) != seen(limit)).float().mean().item()}  # fmt: skip
             with open(args.out, "a") as file:
                 file.write(json.dumps(record) + "\n")
-            print(f"{sampler:<8}{way.calls:>6}{record['rmse']:>9.4f}{record['median']:>9.4f}"
+            print(f"{sampler:<8}{nfe:>6}{record['rmse']:>9.4f}{record['median']:>9.4f}"
                   f"{record['other_label']:>13.1%}", flush=True)  # fmt: skip
 
 

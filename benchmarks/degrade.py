@@ -1,6 +1,6 @@
 """The vectorised averaging of a training batch against the naive loop over images and lines, in one run.
 
-PYTHONPATH=src python benchmarks/degrade.py
+python benchmarks/degrade.py
 """
 
 import argparse

@@ -37,7 +37,7 @@ DIMS = {"unet": (24, (1, 2, 4)), "unet_fast": (16, (1, 3, 4))}  # Unet's dim and
 
 
 def unet2d(widths: tuple[int, int, int], groups: int = 8) -> UNet2DModel:
-    """diffusers' network as its course builds it for MNIST, told labels."""
+    """diffusers' network as its course builds it for MNIST, class-conditional."""
     return UNet2DModel(
         sample_size=28,
         in_channels=1,
@@ -56,7 +56,7 @@ def tutorial() -> UNet2DModel:
 
 
 def gaussian_diffusion(dim: int, mults: tuple[int, ...], calls: int = 20) -> GaussianDiffusion:
-    """denoising-diffusion-pytorch's network in its process, which draws by DDIM; neither is told labels."""
+    """denoising-diffusion-pytorch's network in its process, which draws by DDIM; unconditional."""
     return GaussianDiffusion(Unet(dim, dim_mults=mults, channels=1), image_size=28, sampling_timesteps=calls)
 
 

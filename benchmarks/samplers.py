@@ -1,6 +1,6 @@
-"""FID against network calls: every sampler on the same weights, noise and labels, in one run.
+"""FID against network calls (NFE): every sampler on the same weights, noise and labels, in one run.
 
-PYTHONPATH=src python benchmarks/samplers.py --weights unet --samples 2000
+python benchmarks/samplers.py --weights unet --samples 2000
 
 With 1,000 calls that is hours of a CPU: what is drawn is kept beside --out, and a run that was killed goes on from it.
 """
@@ -8,7 +8,6 @@ With 1,000 calls that is hours of a CPU: what is drawn is kept beside --out, and
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from diffusion import files
 from diffusion.api.generation import generate
 from diffusion.data.datasets import load
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import SAMPLERS, build_sampler
+from diffusion.experiment.samplers import SAMPLERS, SamplingOptions, build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for
@@ -28,15 +27,23 @@ from diffusion.metrics.scores import Reference, floor, score
 PART = 125  # images: ten minutes of a core, at worst, with 1,000 calls
 
 
-def drawn(folder: Path, experiment: Experiment, index: Tensor, seed: int, labels: Tensor | None, bar: tqdm,
-          **how: Any) -> Tensor:  # fmt: skip
+def drawn(
+    folder: Path,
+    experiment: Experiment,
+    index: Tensor,
+    options: SamplingOptions,
+    seed: int,
+    labels: Tensor | None,
+    bar: tqdm,
+) -> Tensor:
     """The images of `index` (N,), a part at a time; a part that lies in `folder` is not drawn again."""
     parts = []
     for number, part in enumerate(index.split(PART)):
         path = folder / f"{number:04}.pt"
         if not path.exists():
-            told = None if labels is None else labels[part]
-            files.save(path, generate(experiment, part, seed, labels=told, tick=bar.update, **how).cpu())
+            cond = None if labels is None else labels[part]
+            images = generate(experiment, part, options, seed=seed, labels=cond, tick=bar.update)
+            files.save(path, images.cpu())
         parts.append(files.load(path))
         bar.update(sum(map(len, parts)) * bar.total // len(index) - bar.n)
     return torch.cat(parts).to(index.device)
@@ -61,9 +68,9 @@ def main():
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     eyes = extractor_for(experiment.config.dataset, root / "weights", device)
     reference = Reference.of(eyes, data.images, Path(args.data_root) / "cache")
-    told = experiment.config.classes
-    real = floor((test.stratified(args.samples) if told else test.shuffled()).images, reference, args.samples)
-    labels = data.stratified(args.samples, args.seed).labels if told else None
+    classes = experiment.config.classes
+    real = floor((test.stratified(args.samples) if classes else test.shuffled()).images, reference, args.samples)
+    labels = data.stratified(args.samples, args.seed).labels if classes else None
     print(f"{args.weights}, guidance scale {args.guidance_scale:g}, N = {args.samples}, seed {args.seed}, "
           f"{eyes.name} {eyes.sha256[:16]}; floor {real.fid:.3f}\nFID (label agreement)\n")  # fmt: skip
     print(f"{'calls':<8}" + "".join(f"{calls:>18}" for calls in args.calls), flush=True)
@@ -72,16 +79,16 @@ def main():
         cells = []
         for calls in args.calls:
             steps = (calls + 1) // 2 if name == "heun" else calls  # 2 steps - 1 calls: 5, 9, 19, 49
-            way = build_sampler(experiment, name, steps)
-            folder = args.out.with_suffix("") / f"{about}-{name}-{way.calls}"
-            how = {"sampler": name, "steps": steps, "guidance_scale": args.guidance_scale}
-            with tqdm(total=args.samples * len(way.times), leave=False) as bar:
+            options = SamplingOptions(name, steps, args.guidance_scale)
+            nfe = build_sampler(experiment, options).nfe
+            folder = args.out.with_suffix("") / f"{about}-{name}-{nfe}"
+            with tqdm(total=args.samples * (steps + 1), leave=False) as bar:
                 index = torch.arange(args.samples, device=device)
-                images = drawn(folder, experiment, index, args.seed, labels, bar, **how)
+                images = drawn(folder, experiment, index, options, args.seed, labels, bar)
             fid = score(images, reference).fid
             agree = None if labels is None else agreement(eyes, images, labels)
             cells.append(f"{fid:.3f}" + ("" if agree is None else f" ({agree:.1%})"))
-            record = {"weights": args.weights, "sampler": name, "calls": way.calls, "fid": fid, "agreement": agree,
+            record = {"weights": args.weights, "sampler": name, "calls": nfe, "fid": fid, "agreement": agree,
                       "samples": args.samples, "floor": real.fid,
                       "guidance_scale": args.guidance_scale}  # fmt: skip
             with open(args.out, "a") as file:

@@ -1,12 +1,12 @@
-"""Sampling speed of our label-conditional U-Nets against diffusers and denoising-diffusion-pytorch, in one run.
+"""Sampling speed of our class-conditional U-Nets against diffusers and denoising-diffusion-pytorch, in one run.
 
   pip install -r requirements.txt -r benchmarks/requirements.txt
-  PYTHONPATH=src OMP_NUM_THREADS=2 python benchmarks/sampling.py --rounds 5
+  OMP_NUM_THREADS=2 python benchmarks/sampling.py --rounds 5
 
 Every row draws batches of the same size with the same number of network calls. The weights are random: speed does not
 depend on them. Ours runs in the precision that it chooses by itself, and in float32; the peers in float32 as they
 come, in bfloat16 autocast, and with channels_last beside that (nhwc) where it helps. On CUDA ours is compiled, as the
-product does; so is one more row of every peer, on a CPU only with --compile. denoising-diffusion-pytorch is told no
+product does; so is one more row of every peer, on a CPU only with --compile. denoising-diffusion-pytorch has no
 labels, which spares it a little; its only fast sampler is DDIM.
 """
 
@@ -21,14 +21,16 @@ from peers import DIMS, WIDTHS, Race
 from diffusion.api.generation import trajectory
 from diffusion.experiment.build import build
 from diffusion.experiment.presets import GUIDED
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
 from diffusion.precision import computes_bf16
 
 
 def our_draw(e, sampler, args, device):
-    """A function that draws a batch by the product's own way."""
+    """A function that draws a batch as the product does."""
     index = torch.arange(args.batch_size, device=device)
-    return lambda: deque(trajectory(e, index, sampler=sampler, steps=args.calls), maxlen=0)
+    options = SamplingOptions(sampler, args.calls)
+    return lambda: deque(trajectory(e, index, options), maxlen=0)
 
 
 def diffusers_draw(model, variant, sampler, args, device):

@@ -1,7 +1,7 @@
 """How good are the digits after equally many minutes of training: our recipe against those of diffusers, in one run.
 
   pip install -r requirements.txt -r benchmarks/requirements.txt
-  PYTHONPATH=src python benchmarks/time_to_quality.py --minutes 5 --threads 2
+  python benchmarks/time_to_quality.py --minutes 5 --threads 2
 
 All train in turn, slice by slice, so that they see the same noise of the machine, until each has had its minutes. Then
 each draws as many images of the same labels with as many network calls, by DDPM (eta = 1), DDIM or DPM-Solver++(2M),
@@ -17,8 +17,8 @@ and the classifier in weights/ scores them. The rows:
              nothing; --best-… changes any of it
 
 The tutorial's warm-up of 500 steps is cut to a tenth of the time, of which it would take all on a slow machine; its
-cosine falls with the time that has passed. All are told the label (num_class_embeds; the course makes it channels of
-the input), and asked for every label as often as it is in the training set. Scores are
+cosine falls with the time that has passed. All are class-conditional (num_class_embeds; the course makes the label
+channels of the input), and labels follow the training-set proportions. Scores are
 also appended to runs/time_to_quality.jsonl, and our weights kept beside it.
 """
 
@@ -33,14 +33,14 @@ from pathlib import Path
 
 import peers
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch.nn import functional as F
 
 from diffusion.api.generation import generate
 from diffusion.data.datasets import load
-from diffusion.experiment.build import Experiment, build
+from diffusion.experiment.build import build
 from diffusion.experiment.presets import GUIDED
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import save_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for
@@ -108,15 +108,14 @@ class Ours(Contender):
         super().__init__(*rest)
 
     def train(self):
-        """As Laboratory.marks does for a plan of minutes."""
+        """As Run.marks does for a plan of minutes."""
         precision = "bf16" if computes_bf16(self.device) else "fp32"
         config = GUIDED[self.preset].replace(precision=precision, seed=self.seed)
-        e = build(config).to(self.device)
+        self.experiment = e = build(config).to(self.device)
         self.batch_size, self.lr, self.precision = config.batch_size, config.lr, precision
         self.parameters = peers.parameters(e.denoiser.network)
         data = load("MNIST", "train", self.args.data_root, self.device)
-        trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=self.device.type == "cpu"))
-        self.experiment = Experiment(e.config, e.codec, e.process, trainer.ema, {})
+        trainer = Trainer(e, data)
         for step in trainer.train(10**9):
             yield
             if not trainer.end and self.seconds >= self.budget * (1 - config.decay):
@@ -126,9 +125,8 @@ class Ours(Contender):
 
     def draw(self, labels, sampler):
         """Images (N, 1, 28, 28) in [0, 1] of the labels (N,)."""
-        how = {"seed": self.seed, "sampler": sampler, "steps": self.args.calls}
-        index = torch.arange(len(labels), device=self.device)
-        return generate(self.experiment, index, labels=labels, batch_size=AT_ONCE, **how)
+        options, index = SamplingOptions(sampler, self.args.calls), torch.arange(len(labels), device=self.device)
+        return generate(self.experiment, index, options, seed=self.seed, labels=labels, batch_size=AT_ONCE)
 
 
 class Peer(Contender):

@@ -1,6 +1,6 @@
 """Training speed of each preset of part 1 against a plain textbook loop, block by block in one run.
 
-  PYTHONPATH=src python benchmarks/training.py --presets default testing --seconds 60
+  python benchmarks/training.py --presets default testing --seconds 60
 
 The textbook: torchvision's MNIST behind a DataLoader, ToTensor for every image, float32, Adam as it comes, `.item()`
 after every step. Same network, same first weights, same batch size; each has its own order and noise.
@@ -13,7 +13,6 @@ import time
 from itertools import islice
 
 import torch
-from accelerate import Accelerator
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
@@ -82,7 +81,7 @@ def compare(name, args, device):
     config = DDPM[name].replace(precision="bf16" if computes_bf16(device) else "fp32")
     data, e = load("MNIST", "train", args.data_root, device), build(config).to(device)
     plain = textbook(as_torch_has_it(copy.deepcopy(e.denoiser.network).train()), config, args.data_root, device)
-    trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=device.type == "cpu"))
+    trainer = Trainer(e, data)
     ours = (step.loss for step in trainer.train(10**9))
     for loop in (ours, plain):
         timed(loop, args.warmup, device)  # compilation, caches, the first allocation

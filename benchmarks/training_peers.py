@@ -1,7 +1,7 @@
-"""Training speed of our label-conditional U-Nets against diffusers and denoising-diffusion-pytorch, in one run.
+"""Training speed of our class-conditional U-Nets against diffusers and denoising-diffusion-pytorch, in one run.
 
   pip install -r requirements.txt -r benchmarks/requirements.txt
-  PYTHONPATH=src OMP_NUM_THREADS=2 python benchmarks/training_peers.py --rounds 20
+  OMP_NUM_THREADS=2 python benchmarks/training_peers.py --rounds 20
 
 Ours is diffusion.training.Trainer with all it does: labels, averaged weights, the guard against NaN. The peers run the
 loops of their own documentation, on torchvision's MNIST behind a DataLoader: diffusers' DDPMScheduler.add_noise, mean
@@ -16,7 +16,6 @@ from itertools import islice
 
 import peers
 import torch
-from accelerate import Accelerator
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from peers import DIMS, WIDTHS, Race
 from torch.nn import functional as F
@@ -65,8 +64,7 @@ def gaussian_loop(model, variant, batch_size, args, device):
 
 def our_loop(config, data, device):
     e = build(config).to(device)
-    trainer = Trainer(e.denoiser, e.process, e.codec, data, config, Accelerator(cpu=device.type == "cpu"))
-    return e.denoiser.network, trainer.train(10**9)
+    return e.denoiser.network, Trainer(e, data).train(10**9)
 
 
 def contest(preset, args, device):

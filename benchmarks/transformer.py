@@ -1,6 +1,6 @@
 """Does a transformer draw better digits than the U-Net after the same CPU time? Trained in turns, then scored.
 
-PYTHONPATH=src python benchmarks/transformer.py --minutes 10 --lr 1e-3 2e-3
+python benchmarks/transformer.py --minutes 10 --lr 1e-3 2e-3
 
 All have the recipe of the preset unet_fast, but for the learning rate: the U-Net keeps its own, each transformer (DiT,
 Peebles & Xie (2023), adaLN-Zero) is trained once with every one given. States are not kept.
@@ -13,15 +13,15 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from diffusion.api.generation import generate
 from diffusion.data.datasets import load
-from diffusion.experiment.build import Experiment, build
+from diffusion.experiment.build import build
 from diffusion.experiment.presets import GUIDED
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.metrics.features import extractor_for
 from diffusion.metrics.likeness import agreement
 from diffusion.metrics.scores import Reference, floor, score
@@ -110,7 +110,7 @@ class Contestant:
             self.experiment.denoiser.network = NETWORKS[name](config.shape, config.classes)
         e = self.experiment
         self.parameters = sum(each.numel() for each in e.denoiser.network.parameters())
-        self.trainer = Trainer(e.denoiser, e.process, e.codec, data, self.config, Accelerator(cpu=True))
+        self.trainer = Trainer(e, data)
         self.steps = self.trainer.train(10**9)
 
     @property
@@ -152,9 +152,8 @@ def main():
     labels = data.stratified(args.samples).labels
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for each in contestants:
-        e, began = each.experiment, time.process_time()
-        e = Experiment(e.config, e.codec, e.process, each.trainer.ema, {})
-        images = generate(e, torch.arange(args.samples), labels=labels, sampler="sde", steps=20)
+        began, options = time.process_time(), SamplingOptions("sde", 20)
+        images = generate(each.experiment, torch.arange(args.samples), options, labels=labels)
         rate = args.samples / (time.process_time() - began)
         fid, agree = score(images, reference).fid, agreement(eyes, images, labels)
         print(f"{each.name:<14}{each.config.lr:>8g}{each.parameters:>12,}{each.trainer.step:>13,}{fid:>9.3f}{agree:>8.1%}{rate:>10.1f}",

@@ -2,15 +2,17 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 REPORT = Path(__file__).parents[1] / "Report"
 TEX = re.sub(r"(?<!\\)%.*", "", (REPORT / "report.tex").read_text())
 BODY = TEX[TEX.index(r"\begin{document}") :]
+SHOWN = set(re.findall(r"\\input\{generated/(\w+)\}", BODY))
 
 # Where a digit is no measurement: names of things, and lengths of the layout.
-NAMES = r"\\(?:cite[tp]?|citealp|ref|label|input|includegraphics|bibliography)(?:\[[^]]*\])*\{[^}]*\}"
+NAMES = r"\\(?:val|cite[tp]?|citealp|ref|label|input|includegraphics|bibliography)(?:\[[^]]*\])*\{[^}]*\}"
 LENGTHS = r"\\(?:setlength|renewcommand)\{[^}]*\}\{[^}]*\}|\d+(?:\.\d+)?\\(?:text|line)width"
 COUNTED = r"(?:Algorithms?|[Pp]art)[~ ]\d\b|sha256|UNet2DModel"
 MATHS = r"\$[^$]*\$|\\\[.*?\\\]|\\begin\{(equation|align)\}.*?\\end\{\1\}"
@@ -23,12 +25,17 @@ def typed_numbers(tex):
     return re.findall(r"\d", re.sub(MATHS, "", tex, flags=re.DOTALL)) + re.findall(r"\d[\d.,]+\d|\d\s*\\%", formulas)
 
 
-@pytest.fixture
-def report(monkeypatch):
-    monkeypatch.syspath_prepend(REPORT)
-    import figures
-
-    return figures
+@pytest.fixture(scope="module")
+def report():
+    """The modules in Report/."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPORT)
+        import facts
+        import figures
+        import records
+        import tables
+        import write
+    return SimpleNamespace(facts=facts, figures=figures, records=records, tables=tables, write=write)
 
 
 def test_no_number_is_typed():
@@ -42,62 +49,76 @@ def test_a_typed_number_is_found(tex):
     assert typed_numbers(tex)
 
 
-def test_all_that_is_shown_is_generated(report, tmp_path, capsys):
-    tables = re.findall(r"\\input\{generated/(\w+)\}", TEX)
-    pictures = re.findall(r"\\includegraphics(?:\[[^]]*\])?\{(\w+\.pdf)\}", TEX)
-    assert {f"{name}.tex" for name in tables} | set(pictures) == set(report.outputs())
-    report.main(["--tables", "--out", str(tmp_path)])
-    sampled = {f"{name}.pdf" for name in report.SAMPLES}
-    assert {path.name for path in tmp_path.iterdir()} == set(report.outputs()) - sampled
+def test_all_that_is_shown_is_generated(report, tmp_path):
+    curves, samples = report.figures.CURVES, report.figures.SAMPLES
+    assert set(re.findall(r"\\includegraphics\{(\w+)\.pdf\}", TEX)) == {*curves, *samples}
+    report.write.write(tmp_path, curves)
+    assert {path.stem for path in tmp_path.iterdir()} == {"numbers", *report.tables.GROUPS, *curves}
     for path in tmp_path.glob("*.tex"):
-        text = path.read_text()
-        assert text.count("{") == text.count("}") and not re.search(r"\b(nan|None|inf)\b", text), path.name
-        rows = [line for line in text.splitlines() if " & " in line and "multicolumn" not in line]
-        assert path.stem == "numbers" or len(rows) >= 2, f"{path.name} has a header and no rows"
+        text = re.sub(r"csname.*endcsname", "", path.read_text())
+        assert text.count("{") == text.count("}") and not re.search(r"\b(nan|None|inf)\b|[`*]", text), path.name
+
+
+def test_every_table_is_shown_and_says_how_it_was_measured(report):
+    on_the_page = {name for _, name, _ in report.write.MARKED.findall(report.write.PAGE.read_text())}
+    assert SHOWN | on_the_page == set(report.tables.LAYOUTS) == set(report.tables.GROUPS)
+    for name in SHOWN | on_the_page:
+        header, rows, note, _ = report.tables.table(name)
+        assert len(rows) >= 2 and all(len(row) in (1, len(header)) for row in rows), name
+        if not name.startswith(("presets", "weights_epochs", "convergence")):
+            assert all(word in note for word in ("N ", "seed", "sha256", "floor", "training images")), name
 
 
 def test_the_tables_of_the_results_page_are_generated(report):
-    import page
-
-    text = page.PAGE.read_text()
-    marked = {name for _, name, _ in page.MARKED.findall(text)}
-    assert marked >= {"guided", "guidance", "samplers", "five_minutes", "weights", "hot_cold", "cold_brief"}
-    assert page.filled(text) == text, "PYTHONPATH=src python Report/page.py writes it anew"
+    text = report.write.PAGE.read_text()
+    assert report.write.filled(text) == text, "python Report/write.py --tables writes it anew"
     assert "\\" not in text and "$" not in text, "LaTeX is left over"
 
 
-def test_a_table_of_latex_becomes_markdown(report):
-    import page
-
-    rows = [r"U-Net 48--96, $t<T$ only", [r"\texttt{a\_b}", r"$1.50\pm0.25$", r"99.1\,\%"], ["", "--", r"2\,000"]]
-    header, under = ["name", r"$\times$ floor", "$N$"], r"mean $\pm$ sd, Alg.~1"
-    tex = report.tables.table("lrr", header, rows, under, above="x & y \\\\\n")
-    head, rule, heading, one, two, empty, note = page.markdown(tex).splitlines()
-    assert (head, rule) == ("| name | × floor | N |", "|---|---|---|")
-    assert heading == "| *U-Net 48–96, t<T only* |  |  |"
-    assert one == "| `a_b` | 1.50 ± 0.25 | 99.1 % |" and two == "|  | – | 2,000 |"
-    assert note == "mean ± sd, Alg. 1"
-
-
-def test_means_and_spreads(report):
-    over, over_percent = report.tables.over, report.tables.over_percent
-    assert over([0.5, 0.7, 0.6]) == r"$0.600\pm0.100$" and over([12.345]) == "12.35" and over([None]) == "--"
-    assert over_percent([0.5, 0.7, 0.6]) == r"$60.0\pm10.0$\,\%" and over_percent([0.985]) == r"98.5\,\%"
-    assert over_percent([]) == "--"
+def test_one_text_is_written_as_latex_and_as_markdown(report):
+    rows = [["*U-Net, t < T*"], ["`a_b`", "1.50 ± 0.25", "99.1 %"], ["", "–", "2,000"]]
+    made = report.tables.Table(["name", "× floor", "*N*"], rows, "mean ± sd, `c_d`, 5 %", left=1)
+    tex = re.sub(" +", " ", report.write.latex(made))
+    assert r"\begin{tabular}{lrr}" in tex and r" & × floor & \emph{N} \\" in tex
+    assert r"\multicolumn{3}{l}{\emph{U-Net, t \ensuremath{<} T}} \\" in tex
+    assert r"\texttt{a\_b} & 1.50 ± 0.25 & 99.1\,\% \\" in tex and r"mean ± sd, \texttt{c\_d}, 5\,\%" in tex
+    head, rule, heading, one, two = re.sub(" +", " ", report.write.grid(made, "pipe")).splitlines()
+    assert head == "| name | × floor | *N* |" and rule.startswith("|:--") and rule.endswith("--:|")
+    assert (
+        heading == "| *U-Net, t < T* | | |" and one == "| `a_b` | 1.50 ± 0.25 | 99.1 % |" and two == "| | – | 2,000 |"
+    )
 
 
-def test_every_table_of_scores_says_how_it_was_measured(report):
-    for name, make in report.tables.TABLES.items():
-        text = make()
-        if name != "convergence" and not name.startswith("presets"):
-            assert all(word in text for word in ("$N", "seed", "sha256", "floor", "training images")), name
+@pytest.mark.parametrize(
+    ("values", "column", "text"),
+    [
+        ([0.5, 0.7, 0.6], "x", "0.600 ± 0.100"),
+        ([12.345], "x", "12.35"),
+        ([None], "x", "–"),
+        ([0.5, 0.7, 0.6], "x .1%", "60.0 ± 10.0 %"),
+        ([0.5, 0.7], "x ~.1%", "60.0 %"),
+        ([0.985], "x .1%", "98.5 %"),
+        ([2000, 2000], "x d", "2,000"),
+        (["a_b"], "x `", "`a_b`"),
+        ([[0.1, 0.3], [0.2, 0.4]], "x", "15.0–35.0 %"),
+    ],
+)
+def test_a_cell_is_the_mean_and_the_spread_over_seeds(report, values, column, text):
+    assert report.tables.cell([{"x": value} for value in values], column) == text
 
 
-def test_every_macro_is_defined(report):
-    known = set(report.tables.numbers())
-    used = set(re.findall(r"\\([A-Z][A-Za-z]+)\b", BODY)) - {"E", "Bigl", "Bigr"}
-    assert used <= known, used - known
-    assert not [name for name in used if report.tables.numbers()[name] == report.tables.DASH], "not in the JSON"
+def test_every_number_of_the_prose_is_known(report):
+    known, used = report.facts.facts(), set(re.findall(r"\\val\{([^}]*)\}", BODY.replace("\n", " ")))
+    assert used <= set(known), used - set(known)
+    assert not [name for name in used if report.tables.DASH in (known[name], "")], "not in the JSON"
+
+
+def test_all_scores_are_of_one_classifier(report):
+    sha256 = report.records.classifier()["sha256"]
+    assert all(sha256.startswith(record["sha256"]) for record in report.records.shipped())
+    for name in ("floors", "evaluate", "guidance", "time_to_quality"):
+        seen = [row["sha256"] for record in report.records.read(name) for row in record.get("rows", [record])]
+        assert set(seen) == {sha256}, name
 
 
 def test_every_citation_is_in_the_bibliography():
@@ -105,39 +126,64 @@ def test_every_citation_is_in_the_bibliography():
     assert cited == set(re.findall(r"@\w+\{(\w+),", (REPORT / "refs.bib").read_text()))
 
 
-def test_what_it_says_holds_in_the_json(report):
-    """The sentences that compare: when a new run breaks one, the report has to be written anew, not only rebuilt."""
-    t, cold = report.tables, report.tables.cold_one
-    original = lambda *way: cold("original: t < T only", *way)
-    assert original("alg2")["restored"] > 1.5 * original("alg2", 1)["restored"]
-    assert original("alg2")["restored"] > 1.2 * cold("t = T trained", "alg2")["restored"]
-    assert original("direct")["mean"] < 0.95 * original("direct")["mean_original"]
-    assert cold("noise 0.15 (of 2)", "alg1")["new"] < 0.8 * cold("t = T trained", "alg1")["new"]
-    for of in (("default_28", "row"), ("default_28", "col"), ("default_7", "row")):
-        theirs, ours = t.cold_long_one("original", "alg2", *of), t.cold_long_one("noise", "pinned", *of)
-        assert ours["steps"] == theirs["steps"] and ours["restored"] < theirs["restored"] / 3, of
-        assert ours["agreement"] > 1.15 * max(theirs["agreement"], t.cold_long_one("noise", "direct", *of)["agreement"])
-        theirs, ours = (t.cold_long_one(*way, *of, begin=1) for way in (("original", "alg2"), ("noise", "pinned")))
-        assert ours["restored"] < 0.6 * theirs["restored"], of
-    many, once = (t.cold_long_one("noise", "pinned", *of, **calls) for calls in ({}, {"calls": 7}))
-    assert many["restored"] < 0.7 * once["restored"] and many["calls"] == 28
-    for recipe in ("t = T trained", "noise 0.15 (of 2)", "no noise", "noise 0.15"):
-        naive, pinned = (cold(recipe, way) for way in ("alg1", "pinned"))
+@pytest.fixture(scope="module")
+def cold(report):
+    """The records of cold diffusion by their keys, means over seeds."""
+    groups = report.records.cold("cold") + report.records.cold("cold_long")
+    return {group[0]["key"]: report.records.means(group) for group in groups}
+
+
+# The sentences that compare: when a new run breaks one, the report has to be written anew, not only rebuilt.
+
+
+def test_what_it_says_of_recipes_holds(cold):
+    of = lambda key: cold[f"cold default_28 row {key}"]
+    assert of("original alg2 28")["restored"] > 1.5 * of("original alg2 27")["restored"]
+    assert of("original alg2 28")["restored"] > 1.2 * of("trained alg2 28")["restored"]
+    assert of("original direct 1")["mean"] < 0.95 * of("original direct 1")["mean_original"]
+    assert of("noise alg1 28")["new"] < 0.8 * of("trained alg1 28")["new"]
+    for preset in ("cold_long default_28 row", "cold_long default_28 col", "cold_long default_7 row"):
+        few = 7 if "default_7" in preset else 28
+        at = lambda key, preset=preset: cold[f"{preset} {key}"]
+        theirs, ours, once = at(f"original alg2 {few}"), at("noise pinned 28"), at("noise direct 1")
+        assert ours["steps"] == theirs["steps"] and ours["restored"] < theirs["restored"] / 3, preset
+        assert ours["agreement"] > 1.15 * max(theirs["agreement"], once["agreement"]), preset
+        assert at("noise pinned 27")["restored"] < 0.6 * at(f"original alg2 {few - 1}")["restored"], preset
+    few = cold["cold_long default_7 row noise pinned 7"]
+    assert cold["cold_long default_7 row noise pinned 28"]["restored"] < 0.7 * few["restored"]
+
+
+def test_what_it_says_of_cold_samplers_holds(cold):
+    for recipe in ("default_28 row trained", "default_28 row noise", "cold_unet row clean", "cold_unet row noise"):
+        naive, pinned = (cold[f"cold {recipe} {way} 28"] for way in ("alg1", "pinned"))
         assert pinned["new"] < 0.7 * naive["new"] and pinned["agreement"] > naive["agreement"], recipe
         assert abs(pinned["mean"] / pinned["mean_original"] - 1) < 0.05, recipe
-    clean = {way: cold("no noise", way)["new"] for way in ("direct", "alg2", "alg1")}
-    assert clean["alg1"] < clean["alg2"] < clean["direct"]
-    noisy = {way: cold("noise 0.15", way)["new"] for way in ("alg2", "alg1")}
-    assert noisy["alg1"] < min(clean.values()) and noisy["alg2"] > 3 * noisy["alg1"]
-    hot, *colds = sorted(t.equal_budget(), key=lambda row: row[0]["way"] != "ddpm")
-    spread = lambda row: max(t.labels_of(row[1])) - min(t.labels_of(row[1]))
-    assert all(2 * spread(hot) < spread(row) for row in colds)
-    first, *_ = sorted([hot, *colds], key=lambda row: row[1][0]["new"])
-    assert (first[0]["recipe"], first[0]["way"]) == ("noise 0.15", "pinned")
-    scales = {r["guidance_scale"]: r for r in t.guidance_rows()}
-    strong, plain = scales[max(scales)], scales[1]
+    clean = {way: cold[f"cold cold_unet row clean {way}"]["new"] for way in ("direct 1", "alg2 28", "alg1 28")}
+    assert clean["alg1 28"] < clean["alg2 28"] < clean["direct 1"]
+    two, one = (cold[f"cold cold_unet row noise {way} 28"]["new"] for way in ("alg2", "alg1"))
+    assert one < min(clean.values()) and two > 3 * one
+
+
+def test_what_it_says_of_hot_and_cold_holds(report):
+    best, *_ = rows = [report.records.means(group) for group in report.records.hot_cold()]
+    assert (best["recipe"], best["way"]) == ("noise", "pinned")
+    spread = {r["key"]: max(r["labels"]) - min(r["labels"]) for r in rows}
+    hot = spread.pop(next(r["key"] for r in rows if r["recipe"] == "hot"))
+    assert all(2 * hot < each for each in spread.values())
+
+
+def test_what_it_says_of_samplers_and_guidance_holds(report):
+    fid = {(r["sampler"], r["budget"]): r["fid"] for group in report.records.samplers() for r in group}
+    assert min((fid[name, 5], name) for name in ("ddpm", "ddim", "heun", "dpm", "sde"))[1] == "dpm"
+    for nfe in (10, 20, 50):
+        deterministic = min(fid[name, nfe] for name in ("ddim", "heun", "dpm"))
+        assert fid["sde", nfe] < deterministic, nfe
+    assert abs(fid["ddpm", 1000] - fid["sde", 1000]) < 0.002 and fid["sde", 10] < fid["sde", 1000]
+    scales = {r["guidance_scale"]: r for (r,) in report.tables.GROUPS["guidance"]()}
+    strong, plain = scales[5], scales[1]
+    assert max(scales) == 5 and min(scales, key=lambda scale: scales[scale]["fid"]) == 1
     assert strong["recall"] < 0.8 * plain["recall"] and strong["precision"] < plain["precision"]
     assert strong["agreement"] > plain["agreement"] and strong["inception_score"] > plain["inception_score"]
-    arrived = [r for r in t.read("convergence") if r["calls"] in (49, 50) and r["sampler"] != "ddim"]
-    assert {r["sampler"] for r in arrived} == {"heun", "dpm"} and not any(r["other_label"] for r in arrived)
-    assert max(r["rmse"] for r in arrived) < 0.005
+    arrived = [r for group in report.records.samplers("convergence") for r in group if r["budget"] == 50]
+    rmse = {r["sampler"]: r["rmse"] for r in arrived if not r["other_label"]}
+    assert max(rmse["heun"], rmse["dpm"]) < 0.005

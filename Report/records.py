@@ -1,0 +1,171 @@
+"""What was measured: the records of runs and benchmarks, and the weights that are shipped."""
+
+import json
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion import files
+from diffusion.experiment.build import Experiment, build
+from diffusion.experiment.config import Config
+from diffusion.experiment.presets import PRESETS
+from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.weights import load_weights
+
+ROOT = Path(__file__).parents[1]
+RESULTS, WEIGHTS = ROOT / "Report" / "results", ROOT / "weights"
+Record = dict[str, Any]
+Groups = list[list[Record]]  # the rows of a table: of each, the records of all seeds
+
+# What the records call something, and what we do.
+SAMPLERS = {"direct": "one step", "alg1": "Algorithm 1", "alg2": "Algorithm 2", "pinned": "pinned", "ddpm": "DDPM"}
+PEERS = {"ours": "`unet_fast`, ours", "tutorial": "diffusers' UNet2DModel, its tutorial's recipe"}
+RECIPES = {  # of benchmarks/cold.py: in keys, in tables, and the preset of records that name none
+    "original: t < T only": ("original", "original: *t* < *T* only", "default_28"),
+    "t = T trained": ("trained", "no noise, *t* = *T* trained", "default_28"),
+    "no noise": ("clean", "no noise", "cold_unet"),
+    "noise 0.15 (of 2)": ("noise", "noise {:.3f}", "default_28"),
+    "noise 0.15": ("noise", "noise {:.3f}", "cold_unet"),
+    "DDPM, same network": ("hot", "Gaussian noise", "ddpm_unet"),
+}
+BRIEF = ("original alg2", "noise direct", "noise pinned")
+
+
+@cache
+def read(name: str) -> list[Record]:
+    """The records in results/NAME.jsonl, the oldest first."""
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines() if line]
+
+
+def grouped(records: Iterable[Record], *keys: str) -> Groups:
+    """The records in groups that agree in all of these keys, in the order of their first members."""
+    groups: dict[tuple, list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(record.get(key) for key in keys), []).append(record)
+    return list(groups.values())
+
+
+def newest(records: Iterable[Record], *keys: str) -> list[Record]:
+    """The last record of each such group."""
+    return [group[-1] for group in grouped(records, *keys)]
+
+
+def means(group: list[Record]) -> Record:
+    """One record of several seeds: numbers, and lists of them, are means; the rest is the first's."""
+    numeric = [key for key, value in group[0].items() if isinstance(value, int | float | list)]
+    return group[0] | {key: np.mean([record[key] for record in group], axis=0).tolist() for key in numeric}
+
+
+@cache
+def preset(c: Config) -> Record:
+    """The fields of a preset, and what tables say of it."""
+    low, high = c.pixel_range
+    return vars(c) | {
+        "widths": f"{ {'cnn': 'CNN', 'unet': 'U-Net'}[c.network] } {'–'.join(map(str, c.hidden))}",
+        "activation": c.activation if c.network == "cnn" else "silu",
+        "T": c.timesteps if c.schedule == "linear" else None,
+        "lines": c.shape[1] // c.timesteps,
+        "share": c.noise / (high - low),  # of the range from black to white
+        "parameters": sum(p.numel() for p in build(c).denoiser.network.parameters()),
+    }
+
+
+@cache
+def shipped() -> list[Record]:
+    """The MNIST models in weights/, family by family: the `model`, and what its file says of training and scores."""
+    found = []
+    for path in WEIGHTS.glob("*.pth"):
+        if not path.stem.startswith("classifier_") and (model := load_weights(path)).config.dataset == "MNIST":
+            c, scores = model.config, model.about["scores"]
+            family = f"{c.axis} {c.preset}" if c.process == "averaging" else c.preset
+            fids = [f"{scores['restored'][name]['fid']:.1f}" for name in SAMPLERS if name in scores.get("restored", {})]
+            own = {"family": family, "process": c.process, "model": model, "fids": ", ".join(fids) or None}
+            found.append(model.about | scores | own)
+    return sorted(found, key=lambda r: (r["process"] != "gaussian", r["family"][:3] == "col", r["family"], r["epoch"]))
+
+
+def model(family: str) -> Experiment:
+    """The state of a family that was trained longest."""
+    return next(r["model"] for r in reversed(shipped()) if r["family"] == family)
+
+
+def histories() -> dict[str, list[Record]]:
+    """Family -> the records of its training, one an epoch or mark."""
+    stems = sorted(path.stem for path in RESULTS.glob("*.jsonl") if re.match("DDPM_|train_|custom_", path.stem))
+    return {re.sub("^(row|col)_", r"\1 ", stem.partition("_")[2]): read(stem) for stem in stems}
+
+
+@cache
+def classifier() -> Record:
+    """What every score was measured through: the sha256 of its file, its accuracy on n_test images."""
+    path = WEIGHTS / "classifier_MNIST.pth"
+    return files.load(path) | {"sha256": files.sha256(path)}
+
+
+def floor(n: int, which: str = "drawn") -> Record:
+    """The scores of n real test images, "drawn" from all of them or the "first" of the file."""
+    return next(r for r in read("floors") if (r["n"], r["which"]) == (n, which))
+
+
+def samplers(name: str = "samplers") -> Groups:
+    """Of each sampler the unguided records; heun's odd NFE belongs to the nearest `budget` of the others."""
+    found = newest((r for r in read(name) if r.get("guidance_scale", 1) == 1), "sampler", "calls")
+    budgets = {r["calls"] for r in found if r["sampler"] != "heun"}
+    nearest = lambda r: min(budgets, key=lambda budget: abs(budget - r["calls"]))
+    return grouped((r | {"budget": nearest(r)} for r in found), "sampler")
+
+
+def evaluations(name: str, *keys: str) -> Groups:
+    """Evaluations of class-conditional models, sorted; trainings of a benchmark count as seeds of one model."""
+    model = lambda r: re.sub(r"time_to_quality_(\w+)_\d+", r"\1, five minutes", Path(r["weights"]).stem)
+    rows = [r | row | {"name": model(r), "times": row["fid"] / r["floor"]} for r in read(name) for row in r["rows"]]
+    last = newest(rows, "weights", "guidance_scale", "calls", "samples", "seed")
+    groups = grouped(sorted(last, key=lambda r: [r[key] for key in keys]), *keys)
+    return [[r | {"rows": None, "seeds": len(group)} for r in group] for group in groups]
+
+
+def five_minutes() -> Groups:
+    return grouped((r | {"name": PEERS.get(r["row"], r["row"])} for r in read("time_to_quality")), "row")
+
+
+@cache
+def cold(file: str = "cold", brief: bool = False) -> Groups:
+    """The records of each recipe and sampler, one a seed, under their heads; briefly, the original's and ours."""
+    records = newest((_described(file, record) for record in read(file)), "key", "seed")
+    heads = [r["head"] for r in records]
+    some = [r for r in records if not brief or f"{r['recipe']} {r['way']}" in BRIEF]
+    return grouped(sorted(some, key=lambda r: heads.index(r["head"])), "key")
+
+
+def _described(file: str, r: Record) -> Record:
+    """A record with its NFE, floors, the tables' words, and a key: "cold default_28 row original alg2 28"."""
+    recipe, title, name = RECIPES.get(r["recipe"], RECIPES["noise 0.15"])  # shipped weights are named by their file
+    c = preset(PRESETS[r.get("preset", name)].replace(axis=r["axis"]))
+    options = SamplingOptions(sampler=r["way"], begin=r["begin"])
+    nfe = r.get("calls") or build_sampler(build(PRESETS[c["preset"]]), options).nfe
+    groups = f", {c['axis']}s in {c['T']} groups" if c["process"] == "averaging" else ""
+    fresh = ", fresh noise" if recipe == "noise" and r["way"] in ("alg1", "pinned") else ""
+    late = f", from *T* − {r['begin']}" if r["begin"] else ""
+    return r | {
+        "key": f"{file} {c['preset']} {c['axis']} {recipe} {r['way']} {nfe}",
+        "recipe": recipe,
+        "title": title.format(c["share"]),
+        "head": f"{c['widths']}{groups}, {r['steps']:,} training steps",
+        "widths": c["widths"],
+        "sampler": SAMPLERS[r["way"]] + fresh + late,
+        "nfe": nfe,
+        "floor": floor(r["n"])["fid"],
+        "first": floor(r["n"], "first")["fid"],
+    }
+
+
+def hot_cold() -> Groups:
+    """The rows of new digits that have the network and the training steps of the DDPM, the best first."""
+    hot = next(r for r, *_ in cold() if r["way"] == "ddpm")
+    same = lambda r: "new" in r and all(r[key] == hot[key] for key in ("widths", "steps", "n"))
+    found = [[r | {"times": r["new"] / r["floor"]} for r in group] for group in cold() if same(group[0])]
+    return sorted(found, key=lambda group: means(group)["new"])

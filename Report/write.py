@@ -1,0 +1,71 @@
+"""Report/generated/ and the tables of docs/results.md, from the runs' records and the shipped weights.
+
+python Report/write.py             the report's tables, numbers, curves and samples of fixed seeds; then the page
+python Report/write.py --tables    without the samples
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import facts
+import figures
+import matplotlib.pyplot as plt
+from records import ROOT
+from tables import GROUPS, Table, table
+from tabulate import LATEX_ESCAPE_RULES, tabulate
+
+PAGE = ROOT / "docs" / "results.md"
+MARKED = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)  # a table's name, the table, the end
+MARKUP = {r"`(.*?)`": r"\\texttt{\1}", r"\*(.+?)\*": r"\\emph{\1}", r" \\%": r"\\,\\%"}
+
+
+def marked_up(tex: str) -> str:
+    """Text whose special characters are escaped, with LaTeX for Markdown's `code` and *emphasis*."""
+    for markdown, latex in MARKUP.items():
+        tex = re.sub(markdown, latex, tex)
+    return tex
+
+
+def escaped(text: str) -> str:
+    return marked_up("".join(LATEX_ESCAPE_RULES.get(character, character) for character in text))
+
+
+def grid(table: Table, form: str) -> str:
+    """The table without its note, in one of tabulate's formats."""
+    aligned = ["left"] * table.left + ["right"] * (len(table.header) - table.left)
+    return tabulate(table.rows, table.header, form, disable_numparse=True, colalign=aligned)
+
+
+def latex(table: Table) -> str:
+    rows = marked_up(grid(table, "latex_booktabs"))
+    across = rf"\\addlinespace\\multicolumn{{{len(table.header)}}}{{l}}{{\1}} \\\\"
+    rows = re.sub(r"^ (\\emph\{.*\})[ &]*\\\\$", across, rows, flags=re.MULTILINE)  # a row of one cell
+    return rows + rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {escaped(table.note)}}}"
+
+
+def filled(page: str) -> str:
+    """The page of Markdown with every marked table written anew."""
+    text = lambda made: f"{grid(made, 'pipe')}\n\n{made.note}"
+    return MARKED.sub(lambda mark: f"{mark[1]}\n{text(table(mark[2]))}\n\n{mark[3]}", page)
+
+
+def write(out: Path, pictures: dict[str, Callable[[], plt.Figure]]) -> None:
+    """Tables, numbers and these pictures, into the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    macros = [rf"\expandafter\def\csname {name}\endcsname{{{escaped(text)}}}" for name, text in facts.facts().items()]
+    (out / "numbers.tex").write_text("\n".join(macros))
+    for name in GROUPS:
+        (out / f"{name}.tex").write_text(latex(table(name)))
+    with plt.style.context(ROOT / "Report" / "report.mplstyle"):
+        for name, make in pictures.items():
+            print(f"drawing {name}", flush=True)
+            figure = make()
+            figure.savefig(out / f"{name}.pdf", metadata={"CreationDate": None})  # the same inputs, the same bytes
+            plt.close(figure)
+
+
+if __name__ == "__main__":
+    write(ROOT / "Report" / "generated", figures.CURVES if "--tables" in sys.argv else figures.CURVES | figures.SAMPLES)
+    PAGE.write_text(filled(PAGE.read_text()))
