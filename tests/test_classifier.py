@@ -65,7 +65,7 @@ def test_the_logits_are_the_head_of_128_features_and_the_input_scale_does_not_ma
 def test_a_file_is_the_classifier_rounded_to_half(tmp_path):
     network = Classifier((1, 8, 8), 2, width=8)
     network.head.bias.data.fill_(1 / 3)
-    path = classifier.save(tmp_path / "c.pth", network, "stripes", accuracy=0.5)
+    path = classifier.save(tmp_path / "c.pth", network, {"dataset": "stripes", "accuracy": 0.5})
     back, facts = classifier.load(path)
     assert facts == {"kind": "classifier", "dataset": "stripes", "accuracy": 0.5}
     assert not back.training and back.head.bias.dtype == torch.float32

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     ema.load_state_dict(classifier.half(ema))  # what is measured is what the file will hold
     right = accuracy(ema, test.images, test.labels)
     facts = {"dataset": args.dataset, "accuracy": right, "n_test": len(test), "seed": args.seed, "epochs": args.epochs}
-    classifier.save(out, ema, **facts)
+    classifier.save(out, ema, facts)
     print(f"test accuracy {right:.2%} of {len(test):,} images after {args.epochs} epochs")
     print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(out)})")
 

@@ -1,4 +1,4 @@
-"""The coursework's own weight files: bare state dicts that say little, their names the rest.
+"""The weight files of the coursework that this repository rebuilds: bare state dicts, whose names say the rest.
 
 ddpm_mnist_{epoch}_{preset}.pth     custom_mnist_{epoch}_{axis}_{preset}.pth
 """
@@ -39,24 +39,20 @@ def read(content: dict[str, Tensor], stem: str) -> dict[str, Any]:
     """
     match = NAME.fullmatch(stem)
     if not match:
-        raise UserError(f"{stem!r} holds the coursework's bare weights, which do not say their activation: "
-                        "name it ddpm_mnist_EPOCH_PRESET.pth or custom_mnist_EPOCH_AXIS_PRESET.pth")  # fmt: skip
+        names = "ddpm_mnist_EPOCH_PRESET.pth or custom_mnist_EPOCH_AXIS_PRESET.pth"
+        raise UserError(f"{stem!r} holds the coursework's weights, which do not say their activation: name it {names}")
     axis = match["axis"]
-    needed = ORDERS[axis] if axis else "alpha_t"
-    if needed not in content:
+    if (needed := ORDERS[axis] if axis else "alpha_t") not in content:
         raise UserError(f"{stem!r} is not what its name says: it has no {needed!r}")
     network = {key.removeprefix("gt."): value for key, value in content.items() if key.startswith("gt.")}
     convolutions = sorted(key for key in network if re.fullmatch(r"blocks\.\d\.net\.0\.weight", key))
-    hidden = tuple(len(network[key]) for key in convolutions)
+    config = preset(COLD if axis else DDPM, match["preset"])
+    config = config.replace(hidden=tuple(len(network[key]) for key in convolutions))
     if axis:
-        order = content[ORDERS[axis]].long()
-        order = order.reshape(len(order), -1)  # (T, lines per group)
-        config = preset(COLD, match["preset"]).replace(axis=axis, hidden=hidden, timesteps=len(order), noise=0.0)
+        order = content[needed].long().reshape(len(content[needed]), -1)  # (T, lines per group)
+        config = config.replace(axis=axis, timesteps=len(order), noise=0.0)
         process = {"rank": rank_of(order)}
     else:
-        config = preset(DDPM, match["preset"]).replace(
-            hidden=hidden, timesteps=len(content["alpha_t"]) - 1, variance="beta"
-        )
-        process = {}
+        config, process = config.replace(timesteps=len(content[needed]) - 1, variance="beta"), {}
     about = {"epoch": int(match["epoch"]), "holds": "raw", "scores": {}}
     return {"config": asdict(config), "network": network, "process": process, "about": about}

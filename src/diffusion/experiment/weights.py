@@ -71,7 +71,7 @@ def find_weights(name: str, folders: Iterable[Path]) -> Path:
 def _names(paths: Iterable[Path]) -> dict[str, Path]:
     """Weight files of denoisers by all their names; of equal names the longest training, then the last folder."""
     matches = [(path, coursework.NAME.fullmatch(path.stem)) for path in paths]
-    names = {}
+    names: dict[str, Path] = {}
     for path, match in sorted(matches, key=lambda each: int(each[1]["epoch"]) if each[1] else 0):
         if match:
             short = " ".join(filter(None, match.group("preset", "axis")))

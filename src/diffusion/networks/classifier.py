@@ -1,4 +1,4 @@
-"""A small image classifier: the eye with which the metrics look at images."""
+"""A small image classifier, whose features the metrics compare."""
 
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,10 @@ def half(classifier: Classifier) -> dict[str, Tensor]:
     return {name: value.cpu().half() if value.is_floating_point() else value.cpu() for name, value in state.items()}
 
 
-def save(path: Path, classifier: Classifier, dataset: str, **facts: Any) -> Path:
-    """Write the classifier, what it was trained on and other `facts` (plain values) as a file that `load` reads."""
+def save(path: Path, classifier: Classifier, facts: dict[str, Any]) -> Path:
+    """Write the classifier and `facts` about it (plain values; `dataset` is a must) as a file that `load` reads."""
     network = {"arguments": classifier.arguments, "state": half(classifier)}
-    return files.save(path, {"kind": "classifier", "dataset": dataset, **facts, **network})
+    return files.save(path, {"kind": "classifier", **facts, **network})
 
 
 def load(path: Path) -> tuple[Classifier, dict[str, Any]]:
