@@ -36,6 +36,9 @@ class Averaging(Process):
     anew. The noise leaves the averages as they are. With `pinned`, the step keeps them too.
     """
 
+    timesteps: int
+    rank: Tensor  # (lines,) the step at which each line is averaged
+
     def __init__(
         self, axis: str, order: Tensor, sigma: float = 0.0, eta: float = 0.0, pinned: bool = False, channels: int = 1
     ):
@@ -43,7 +46,7 @@ class Averaging(Process):
         self.timesteps, self.sigma, self.eta, self.pinned = len(order), sigma, eta, pinned
         self.adds_noise = sigma > 0
         self.along = {"row": -1, "col": -2}[axis]  # the dimension of an image that a line runs along
-        self.register_buffer("rank", rank_of(order))  # (lines,) the step at which each line is averaged
+        self.register_buffer("rank", rank_of(order))
         self.averages = Mixture(COMPONENTS, channels * len(order))  # of the T numbers a channel that are left at t = 1
 
     @property
@@ -56,7 +59,7 @@ class Averaging(Process):
 
     def means(self, x: Tensor) -> Tensor:
         """The joint mean of each line's group: (B, C, H, 1) for rows, (B, C, 1, W) for columns."""
-        together = (self.rank[:, None] == self.rank).to(x.dtype)  # (lines, lines)
+        together = self.rank[:, None].eq(self.rank).to(x.dtype)  # (lines, lines)
         return (x.mean(self.along) @ (together / together.sum(1))).unsqueeze(self.along)
 
     def blurred(self, x_0: Tensor, t: Tensor) -> Tensor:
@@ -76,7 +79,7 @@ class Averaging(Process):
     def fit(self, x_0: Tensor, progress: Callable = iter) -> None:
         """Learn the distribution of the averages of training images (N, C, H, W), for `prior`."""
         groups = torch.arange(1, self.timesteps + 1, device=self.rank.device)
-        first = (self.rank == groups[:, None]).float().argmax(1)  # (T,) one line of each group: its mean is the group's
+        first = self.rank.eq(groups[:, None]).float().argmax(1)  # (T,) one line of each group: its mean is the group's
         self.averages.fit(self.means(x_0).squeeze(self.along)[:, :, first].flatten(1), progress=progress)
 
     def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:

@@ -1,6 +1,7 @@
 """Denoisers answer one question: given x_t and t (and maybe a condition), what is x_0?"""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ TARGETS: dict[str, Callable] = {  # (alpha, sigma) -> p and q of the target p x_
 
 class Denoiser(nn.Module):
     """A network that regresses x_0 itself: the restorer R of cold diffusion."""
+
+    network: Any  # a module: (x, t, cond) -> tensor of x's shape; `null` if it is conditional
 
     def __init__(self, network: nn.Module, loss: str = "l2", precision: str = "fp32"):
         super().__init__()

@@ -15,7 +15,7 @@ from diffusion.method.sampler import sample
 @torch.no_grad()
 def inpaint(
     denoiser: Denoise,
-    process: Gaussian,
+    process: Process,
     x_0: Tensor,
     mask: Tensor,  # (B or 1, 1, H, W), bool: True is to be filled, and there x_0 is never read
     times: Tensor,  # from 1 down to 0, as of process.times(steps)
@@ -94,12 +94,13 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
 
 def interpolate(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     """Latents x_1 (K, C, H, W) on the arc from a (C, H, W) to b, one for each of the weights (K,) from 0 to 1."""
-    return slerp(*(each.expand(len(weights), *each.shape) for each in (a, b)), weights)
+    a, b = (each.expand(len(weights), *each.shape) for each in (a, b))
+    return slerp(a, b, weights)
 
 
 @torch.no_grad()
 def invert(
-    denoiser: Denoise, process: Gaussian, x_0: Tensor, times: Tensor, refine: int = 0, cond: Cond = None
+    denoiser: Denoise, process: Process, x_0: Tensor, times: Tensor, refine: int = 0, cond: Cond = None
 ) -> Iterator[Tensor]:
     """The noise from which DDIM draws x_0 (B, C, H, W), by the same `times`: every state after x_0 up to x_1, the last.
 

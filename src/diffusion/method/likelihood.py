@@ -8,14 +8,14 @@ from torch import Tensor
 
 from diffusion.method.denoiser import Cond, Denoise
 from diffusion.method.noise import Noise, unit
-from diffusion.method.process import Gaussian
+from diffusion.method.process import Gaussian, Process
 
 SPAN = (1e-3, 1e3)  # of sigma / alpha: from far below a grey level to where an image is lost in noise
 
 
 def log_likelihood(
     denoiser: Denoise,
-    process: Gaussian,
+    process: Process,
     x_0: Tensor,
     steps: int,
     noise: Noise | None = None,
@@ -82,7 +82,7 @@ def flow_times(process: Gaussian, steps: int, span: tuple[float, float] = SPAN) 
     if process.timesteps:
         first = torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64)
         ends = ends.clamp(*-process.schedule.log_snr(first).cpu())
-    u = torch.linspace(*ends.tolist(), steps + 1, dtype=torch.float64)
+    u = torch.linspace(ends[0], ends[1], steps + 1, dtype=torch.float64)
     return process.schedule.time_at(-u).unique()
 
 

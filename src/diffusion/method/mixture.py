@@ -11,11 +11,14 @@ from torch import Tensor, nn
 class Mixture(nn.Module):
     """A mixture of `components` Gaussians in `dim` dimensions; not fitted until `fit` or a loaded state."""
 
+    weights: Tensor  # (K,), all 0: not fitted
+    means: Tensor  # (K, dim)
+    roots: Tensor  # (K, dim, dim), each covariance is root @ root.T
+
     def __init__(self, components: int, dim: int):
         super().__init__()
-        self.register_buffer("weights", torch.zeros(components))  # all 0: not fitted
-        self.register_buffer("means", torch.zeros(components, dim))
-        self.register_buffer("roots", torch.zeros(components, dim, dim))  # each covariance is root @ root.T
+        for name, shape in {"weights": (), "means": (dim,), "roots": (dim, dim)}.items():
+            self.register_buffer(name, torch.zeros(components, *shape))
 
     @property
     def fitted(self) -> bool:
@@ -42,7 +45,7 @@ class Mixture(nn.Module):
                 mixture = GaussianMixture(k, reg_covar=1e-5, max_iter=60, random_state=seed, init_params="k-means++")
                 tried[k] = mixture.fit(others)
         scores = {k: float(mixture.score(held_out)) for k, mixture in tried.items()}
-        best = max(scores, key=scores.get)
+        best = max(scores, key=scores.__getitem__)
         self.weights.zero_()[:best] = torch.from_numpy(tried[best].weights_)
         self.means.zero_()[:best] = torch.from_numpy(tried[best].means_)
         self.roots.zero_()[:best] = torch.linalg.cholesky(torch.from_numpy(tried[best].covariances_))

@@ -31,7 +31,7 @@ def mix(z: Tensor) -> Tensor:
 
 def fold_in(seed: int) -> int:
     """Another seed, to edit images that may have been sampled from this one: the same noise would only redraw them."""
-    return mix(torch.tensor(signed((seed + 1) * 0xD1342543DE82EF95))).item() % 2**63
+    return int(mix(torch.tensor(signed((seed + 1) * 0xD1342543DE82EF95))).item()) % 2**63
 
 
 class Noise:

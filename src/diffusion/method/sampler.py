@@ -56,15 +56,15 @@ def multistep(
 
     DPM-Solver++(2M) (Lu et al., 2022, Algorithm 2); with eta = 1, its SDE form. The step to t = 0 is a plain one.
     """
-    before, past = None, None  # x_0 and log-SNR one step ago
+    before: tuple[Tensor, Tensor] | None = None  # x_0 and log-SNR one step ago
     for t, s in pairwise(times):
         x_0, now = denoiser(x, t, cond), process.schedule.log_snr(t)
         ahead = x_0
-        if before is not None and s > 0:
-            h, h_before = process.schedule.log_snr(s) - now, now - past  # h_before is inf after a start at alpha = 0
-            ahead = x_0 + (h / (2 * h_before)).to(x.dtype) * (x_0 - before)
+        if before and s > 0:
+            h, h_before = process.schedule.log_snr(s) - now, now - before[1]  # inf after a start at alpha = 0
+            ahead = x_0 + (h / (2 * h_before)).to(x.dtype) * (x_0 - before[0])
         x = process.step(x, ahead, t, s, noise)
-        before, past = x_0, now
+        before = x_0, now
         yield x
 
 

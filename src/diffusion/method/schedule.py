@@ -27,6 +27,9 @@ class LinearBeta(Schedule):
     Time is discrete: t is looked up at i = round(t T). alpha_bar_0 = 1 - beta_min, a hair below 1, as in the original.
     """
 
+    timesteps: int
+    alpha_bar: Tensor  # (T + 1,)
+
     def __init__(self, timesteps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02):
         super().__init__()
         self.timesteps = timesteps

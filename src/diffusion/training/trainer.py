@@ -58,7 +58,7 @@ class Trainer:
 
     def __init__(self, experiment: Experiment | HasExperiment, data: Dataset, accelerator: Accelerator | None = None):
         """Without an accelerator, a single process trains where the denoiser is: on the CPU, unless it was moved."""
-        e: Experiment = getattr(experiment, "experiment", experiment)
+        e = experiment if isinstance(experiment, Experiment) else experiment.experiment
         if accelerator is None:
             accelerator = Accelerator(cpu=next(e.denoiser.parameters()).device.type == "cpu")
         e.to(accelerator.device)
@@ -69,7 +69,7 @@ class Trainer:
         self.denoiser = copy.deepcopy(self.ema).requires_grad_(True)
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
         betas = (0.9, e.config.beta2)
-        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=e.config.lr, betas=betas, fused=True)
+        self.optimizer: Any = torch.optim.Adam(self.denoiser.parameters(), lr=e.config.lr, betas=betas, fused=True)
         if accelerator.device.type == "cuda":  # a CPU gains nothing; the compiler also turns to channels_last by itself
             self.denoiser.network.compile()
             self.ema.network.compile()
@@ -93,7 +93,7 @@ class Trainer:
         return c.lr * max(0.0, min(1.0, rise, fall))
 
     def fit_prior(self, progress: Callable = iter) -> None:
-        """Let the process learn its prior from training images, if it has none yet; `progress` may show how far it is."""
+        """Let the process learn its prior from training images, if it has none; `progress` may show how far it is."""
         if not self.process.has_prior:
             self.process.fit(self.codec.encode(self.data.images[:FITTED]), progress)
 
@@ -123,7 +123,7 @@ class Trainer:
             cond = torch.where(dropped, self.denoiser.null(cond), cond)
         loss = self.loss(x_0, eps, x_t, t, cond)
         self.accelerator.backward(loss)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.denoiser.parameters()])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.denoiser.parameters() if p.grad is not None])
         self.bad = torch.maximum(self.bad, (~torch.isfinite(loss.detach() + norm)).float())
         self.optimizer.found_inf = self.bad
         self.optimizer.param_groups[0]["lr"] = self.lr
