@@ -109,8 +109,8 @@ class Editor:
         count, labels = check_int("count, with both ends,", count, 2), label if label is None else as_tensor(label, "")
         options = SamplingOptions("ddim", steps, guidance_scale, interval, None, clip)
         of_end = lambda place: labels[place] if labels is not None and labels.shape == (count,) else label
-        ends = [self._latent(end, of_end(place), options) for end, place in ((first, 0), (second, -1))]
-        x_1 = editing.interpolate(*ends, torch.linspace(0, 1, count))
+        a, b = self._latent(first, of_end(0), options), self._latent(second, of_end(-1), options)
+        x_1 = editing.interpolate(a, b, torch.linspace(0, 1, count, device=a.device))
         return self._ddim(x_1, label, options)
 
     def invert(

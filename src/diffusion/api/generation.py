@@ -60,12 +60,12 @@ def trajectory(
     seed is the same image whatever else is in the batch. `labels` as in `check_labels`.
     """
     loop, process, times = build_sampler(experiment, options)
+    denoiser, cond = guided_denoiser(experiment, options), check_labels(experiment, index, labels)
     if originals is None and options.begin:
         raise UserError("only originals can be restored from a later step: there are none")
     if originals is None and not process.has_prior:
         raise UserError("these weights do not say what averaged images look like: start from test images instead")
     codec, noise = experiment.codec, Noise(check_int("a seed", seed, 0), index)
-    denoiser, cond = guided_denoiser(experiment, options), check_labels(experiment, index, labels)
     if originals is None:
         x_1 = process.prior(torch.empty(len(index), *experiment.config.shape, device=index.device), noise)
     else:

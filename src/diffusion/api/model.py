@@ -128,8 +128,10 @@ class Model:
         """
         options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
         images, seed = check_images(images, self.experiment), fold_in(check_int("a seed", seed, 0))
-        given = {"labels": label, "originals": images, "batch_size": batch_size}
-        return generate(self.experiment, self._index(len(images)), options, seed=seed, **given)
+        index = self._index(len(images))
+        return generate(
+            self.experiment, index, options, seed=seed, labels=label, originals=images, batch_size=batch_size
+        )
 
     @torch.no_grad()
     def denoise(

@@ -117,11 +117,12 @@ def build_sampler(experiment: Experiment, options: SamplingOptions = AS_SAVED) -
     if name not in known:
         raise unknown("sampler", name, known)
     spec, process = known[name], copy.copy(experiment.process)
-    process.eta = spec.eta
-    if spec.pinned:
-        process.pinned = True
-    if config.process == "gaussian":  # only ddpm has a choice: the others are exact for the posterior's
-        process.variance = options.variance or process.variance if name == "ddpm" else "posterior"
+    settings: dict[str, object] = {"eta": spec.eta}
+    if config.process == "averaging":
+        settings["pinned"] = spec.pinned
+    else:  # only ddpm has a choice: the others are exact for the posterior's variance
+        settings["variance"] = options.variance or config.variance if name == "ddpm" else "posterior"
+    vars(process).update(settings)
     most = process.timesteps or 1000
     if steps is None:
         steps = max(most, FEWEST) if spec.pinned else min(spec.steps or most, most)
