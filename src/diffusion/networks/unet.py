@@ -5,20 +5,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class UNet(nn.Module):
     """A U-Net on the image folded 2×2 into channels: residual blocks at two resolutions, attention at the lower one.
 
-    Folding halves the resolution at which most of the work is done; it learns faster and runs twice as fast. It can be
-    told the labels below `classes`, and `classes` itself, the null label, which says nothing.
+    Folding halves the resolution at which most of the work is done; it learns faster and runs twice as fast. With
+    `classes` it is class-conditional: labels are 0 … classes - 1, and `classes` is the null label, for "unconditional".
     """
 
     def __init__(self, shape: tuple[int, int, int], widths: Sequence[int] = (48, 96), classes: int = 0):
         super().__init__()
         channels, (high, low) = 4 * shape[0], widths
-        embedding = 4 * high
-        self.classes = classes
+        embedding, self.classes = 4 * high, classes
         if classes:
             self.label_embed = nn.Embedding(classes + 1, embedding)
         self.time_embed = nn.Sequential(nn.Linear(high, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
@@ -29,36 +29,36 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList([Residual(low, low, embedding), Attention(low), Residual(low, low, embedding)])
         self.grow = nn.Conv2d(low, high, 3, padding=1)
         self.up = nn.ModuleList([Residual(2 * high, high, embedding), Residual(2 * high, high, embedding)])
-        self.leave = nn.Sequential(
-            nn.GroupNorm(8, high), nn.SiLU(), nn.Conv2d(high, channels, 3, padding=1), nn.PixelShuffle(2)
-        )
-        nn.init.zeros_(self.leave[2].weight)  # the first answer is 0: no noise of an untrained network to unlearn
+        self.leave = nn.Sequential(*convolution(high, channels), nn.PixelShuffle(2))
+        nn.init.zeros_(self.leave[2].weight)  # the first output is 0: no noise of an untrained network to unlearn
 
     def null(self, cond: Tensor) -> Tensor:
-        """The condition that says nothing, of the shape of `cond`."""
+        """The null label, in the shape of `cond`."""
         return torch.full_like(cond, self.classes)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         angle = t.float()[:, None] * self.frequencies
         time = self.time_embed(torch.cat([angle.sin(), angle.cos()], dim=1))  # (B, embedding)
         if self.classes:
-            label = self.null(t.long()) if cond is None else cond  # (B,)
-            time = time + self.label_embed(label)
+            time = time + self.label_embed(self.null(t.long()) if cond is None else cond)
         x = self.enter(x)  # (B, high, H/2, W/2)
         if x.dtype == torch.float32 and x.device.type == "cpu":  # a fifth faster; bfloat16 has layouts of its own
             x = x.contiguous(memory_format=torch.channels_last)
-        kept = []
+        skips = []
         for block in self.down:
             x = block(x, time)
-            kept.append(x)
-        size = x.shape[-2:]
+            skips.append(x)
         x = self.shrink(x)  # (B, low, H/4, W/4)
         for block in self.middle:
             x = block(x, time)
-        x = self.grow(nn.functional.interpolate(x, size=size))
+        x = self.grow(F.interpolate(x, size=skips[-1].shape[-2:]))
         for block in self.up:
-            x = block(torch.cat([x, kept.pop()], dim=1), time)
+            x = block(torch.cat([x, skips.pop()], dim=1), time)
         return self.leave(x)
+
+
+def convolution(inside: int, outside: int) -> nn.Sequential:
+    return nn.Sequential(nn.GroupNorm(8, inside), nn.SiLU(), nn.Conv2d(inside, outside, 3, padding=1))
 
 
 class Residual(nn.Module):
@@ -66,7 +66,7 @@ class Residual(nn.Module):
 
     def __init__(self, inside: int, outside: int, embedding: int):
         super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(8, inside), nn.SiLU(), nn.Conv2d(inside, outside, 3, padding=1))
+        self.first = convolution(inside, outside)
         self.time = nn.Linear(embedding, 2 * outside)
         self.norm = nn.GroupNorm(8, outside)
         self.second = nn.Sequential(nn.SiLU(), nn.Conv2d(outside, outside, 3, padding=1))
@@ -74,12 +74,12 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second[1].weight)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.time(nn.functional.silu(time))[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
         return self.shortcut(x) + self.second(self.norm(self.first(x)) * (1 + scale) + shift)
 
 
 class Attention(nn.Module):
-    """Every place looks at every other, in four heads."""
+    """Self-attention over all positions; `ask` gives queries, keys and values, `answer` is the output projection."""
 
     def __init__(self, channels: int, heads: int = 4):
         super().__init__()
@@ -92,5 +92,5 @@ class Attention(nn.Module):
         parts = (
             self.ask(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).mT
         )  # (B, 3, heads, HW, C/heads)
-        seen = nn.functional.scaled_dot_product_attention(*parts.unbind(1))
-        return x + self.answer(seen.mT.reshape(b, c, h, w))
+        mixed = F.scaled_dot_product_attention(*parts.unbind(1))
+        return x + self.answer(mixed.mT.reshape(b, c, h, w))
