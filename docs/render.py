@@ -34,7 +34,8 @@ def shown(cell: nbformat.NotebookNode, pictures: dict[str, bytes]) -> list[str]:
 def main() -> None:
     root = DOCS.parent
     notebook = nbformat.read(root / "notebooks" / f"{STEM}.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": root}}).execute()
+    where = {"metadata": {"path": root}}
+    NotebookClient(notebook, timeout=1800, resources=where, coalesce_streams=True).execute()  # what is printed, in one
     pictures: dict[str, bytes] = {}
     title, *cells = [part for cell in notebook.cells for part in shown(cell, pictures)]
     title, _, rest = title.partition("\n")
