@@ -21,7 +21,7 @@ FLOORS = [  # a room imports from the floors below its own, and from itself; its
     {"metrics", "experiment"},
     {"training", "api"},
     {"laboratory", "serving", "streaming"},
-    {"commands"},
+    {"commands", "__main__"},
     {"scripts"},  # part_1.py, part_2.py, training_grounds.py, __main__.py
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
