@@ -134,7 +134,7 @@ def _override(word: str) -> tuple[str, Any]:
     """Setting and value of `--section.key=value`."""
     try:
         setting, value = word.removeprefix("--").split("=", 1)
-        return setting, strict_yaml.parse(value)
+        return setting, yaml.load(value, strict_yaml.Loader)
     except Exception:
         example = "write --section.key=value, such as --train.lr=1e-3"
         raise UserError(f"{word!r} is not an override: {example}") from None

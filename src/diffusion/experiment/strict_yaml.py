@@ -35,22 +35,17 @@ Loader.add_implicit_resolver(FLOAT, re.compile(f"({NUMBER})$", re.IGNORECASE), "
 Loader.add_constructor(INT, lambda loader, node: int(node.value))
 
 
-def parse(text: str) -> Any:
-    """The content of some YAML; raises whatever PyYAML stumbles over."""
-    return yaml.load(text, Loader)
-
-
 def read(path: Path) -> Any:
     """The content of a YAML file; UserError says which file, and where in it."""
     try:
-        return parse(path.read_text())
+        return yaml.load(path.read_text(), Loader)
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"there is no file {str(path)!r}") from None
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    except Exception as error:  # bytes that are no text; PyYAML's constructors raise anything
+    except Exception as error:  # bytes that are no text; and PyYAML's constructors raise anything
         mark = getattr(error, "problem_mark", None)
         where = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{str(path)!r} is not YAML{where}") from None
