@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion.method.mixture import Mixture
 from diffusion.method.process import Draw, Process, append_dims
@@ -37,7 +37,6 @@ class Averaging(Process):
     """
 
     timesteps: int
-    rank: Tensor  # (lines,) the step at which each line is averaged
 
     def __init__(
         self, axis: str, order: Tensor, sigma: float = 0.0, eta: float = 0.0, pinned: bool = False, channels: int = 1
@@ -46,7 +45,7 @@ class Averaging(Process):
         self.timesteps, self.sigma, self.eta, self.pinned = len(order), sigma, eta, pinned
         self.adds_noise = sigma > 0
         self.along = {"row": -1, "col": -2}[axis]  # the dimension of an image that a line runs along
-        self.register_buffer("rank", rank_of(order))
+        self.rank = nn.Buffer(rank_of(order))  # (lines,) the step at which each line is averaged
         self.averages = Mixture(COMPONENTS, channels * len(order))  # of the T numbers a channel that are left at t = 1
 
     @property

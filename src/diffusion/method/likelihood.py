@@ -14,30 +14,22 @@ SPAN = (1e-3, 1e3)  # of sigma / alpha: from far below a grey level to where an 
 
 
 def log_likelihood(
-    denoiser: Denoise,
-    process: Process,
-    x_0: Tensor,
-    steps: int,
-    noise: Noise | None = None,
-    probes: int = 1,
-    span: tuple[float, float] = SPAN,
-    cond: Cond = None,
+    denoiser: Denoise, process: Process, x_0: Tensor, steps: int, noise: Noise, probes: int = 1, cond: Cond = None
 ) -> Tensor:
     """log p(x_0) in nats, (B,) float64, of images x_0 (B, C, H, W) in units of the process; two calls a step.
 
     With xbar = x / alpha, sbar = sigma / alpha and u = log sbar, every schedule has the same flow
         d xbar / du = xbar - x_0hat(x, t),    d log p / du = -(dim - trace of d x_0hat / d xbar),
-    from which log p(x_0) is followed through the `span` of sbar to the prior N(0, sbar^2). It is the density of data
-    blurred by the smallest sbar, as a point mass has none: by span[0], or what a discrete process has at t = 1/T.
-    The trace is Hutchinson's (1990) mean over random `probes` of `noise`, unbiased; without noise it is exact, at dim
-    times the cost.
+    from which log p(x_0) is followed through the SPAN of sbar to the prior N(0, sbar^2). It is the density of data
+    blurred by the smallest sbar, as a point mass has none: by SPAN[0], or what a discrete process has at t = 1/T.
+    The trace is Hutchinson's (1990) mean over random `probes`, which is unbiased.
     """
     assert isinstance(process, Gaussian), "a likelihood needs a process of Gaussian noise"
-    times, directions = flow_times(process, steps, span), probe_directions(x_0, noise, probes)
-    assert len(times) > 1, f"this process has no two noise levels within {span}"
-    at = lambda xbar, t: estimate_and_trace(denoiser, process, xbar.to(x_0.dtype), t, directions, cond)
+    times, log_snr = flow_times(process, steps), process.schedule.log_snr
+    assert len(times) > 1, f"this process has no two noise levels within {SPAN}"
+    signs = [torch.where(noise(x_0) < 0, -1.0, 1.0).to(x_0.dtype) for _ in range(probes)]
+    at = lambda xbar, t: estimate_and_trace(denoiser, process, xbar.to(x_0.dtype), t, signs, cond)
     flow = lambda xbar, x_0hat, h: x_0hat + h.exp() * (xbar - x_0hat)  # over h in u, exact for an x_0hat that stays
-    log_snr = process.schedule.log_snr
     xbar, dim = x_0.double(), x_0[0].numel()
     gained = torch.zeros(len(x_0), dtype=torch.float64, device=x_0.device)
     for t, s in pairwise(times):
@@ -52,38 +44,28 @@ def log_likelihood(
 
 
 def estimate_and_trace(
-    denoiser: Denoise, process: Gaussian, xbar: Tensor, t: Tensor, directions: Tensor, cond: Cond
+    denoiser: Denoise, process: Gaussian, xbar: Tensor, t: Tensor, signs: list[Tensor], cond: Cond
 ) -> tuple[Tensor, Tensor]:
     """x_0hat of the shape of xbar (B, …), and the trace (B,) of its derivative by xbar; both float64."""
     alpha, _ = process.schedule(t)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
         x_t = (alpha * xbar).requires_grad_()
         x_0hat = denoiser(x_t, t.clone(), None if cond is None else cond.clone())
-        derivatives = (torch.autograd.grad(x_0hat, x_t, v, retain_graph=True)[0] for v in directions)
-        products = [(each * v).flatten(1).sum(1) for each, v in zip(derivatives, directions)]  # v^T J v, each (B,)
+        derivatives = (torch.autograd.grad(x_0hat, x_t, v, retain_graph=True)[0] for v in signs)
+        products = [(each * v).flatten(1).sum(1) for each, v in zip(derivatives, signs)]  # v^T J v, each (B,)
     return x_0hat.detach().double(), alpha * torch.stack(products).double().mean(0)
 
 
-def probe_directions(x_0: Tensor, noise: Noise | None, probes: int) -> Tensor:
-    """Vectors v (K, B, …), v v^T the identity on average over K: random signs, or all axes, sqrt(dim) long."""
-    if noise is not None:
-        return torch.stack([torch.where(noise(x_0) < 0, -1.0, 1.0).to(x_0.dtype) for _ in range(probes)])
-    dim = x_0[0].numel()
-    axes = math.sqrt(dim) * torch.eye(dim, dtype=x_0.dtype, device=x_0.device)
-    return axes.reshape(dim, 1, *x_0.shape[1:]).expand(dim, *x_0.shape)
-
-
-def flow_times(process: Gaussian, steps: int, span: tuple[float, float] = SPAN) -> Tensor:
-    """Times (steps + 1,) from low to high, even in log(sigma / alpha) between the ends of `span`, float64.
+def flow_times(process: Gaussian, steps: int) -> Tensor:
+    """Times (steps + 1,) from low to high, even in log(sigma / alpha) between the ends of SPAN, float64.
 
     Of a discrete process: the nearest of its T times, each once, so there may be fewer; not t = 0, never trained.
     """
-    ends = torch.tensor(span, dtype=torch.float64).log()
+    ends = torch.tensor(SPAN, dtype=torch.float64).log()
     if process.timesteps:
-        first = torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64)
-        ends = ends.clamp(*-process.schedule.log_snr(first).cpu())
-    u = torch.linspace(ends[0], ends[1], steps + 1, dtype=torch.float64)
-    return process.schedule.time_at(-u).unique()
+        table_ends = torch.tensor([1 / process.timesteps, 1.0], dtype=torch.float64)
+        ends = ends.clamp(*-process.schedule.log_snr(table_ends).cpu())
+    return process.schedule.time_at(-torch.linspace(ends[0], ends[1], steps + 1, dtype=torch.float64)).unique()
 
 
 def bits_per_dim(nats: Tensor, dim: int, bin_width: float) -> Tensor:

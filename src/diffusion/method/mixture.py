@@ -11,24 +11,20 @@ from torch import Tensor, nn
 class Mixture(nn.Module):
     """A mixture of `components` Gaussians in `dim` dimensions; not fitted until `fit` or a loaded state."""
 
-    weights: Tensor  # (K,), all 0: not fitted
-    means: Tensor  # (K, dim)
-    roots: Tensor  # (K, dim, dim), each covariance is root @ root.T
-
     def __init__(self, components: int, dim: int):
         super().__init__()
-        for name, shape in {"weights": (), "means": (dim,), "roots": (dim, dim)}.items():
-            self.register_buffer(name, torch.zeros(components, *shape))
+        self.weights = nn.Buffer(torch.zeros(components))  # all 0: not fitted
+        self.means = nn.Buffer(torch.zeros(components, dim))
+        self.roots = nn.Buffer(torch.zeros(components, dim, dim))  # each covariance is root @ root.T
 
     @property
     def fitted(self) -> bool:
         return bool(self.weights.any())
 
     def fit(self, values: Tensor, seed: int = 0, progress: Callable = iter) -> list[tuple[int, float]]:
-        """Fit to values (N, dim) by the number of components, up to ours, with the best likelihood of a held-out tenth.
+        """Fit to values (N, dim) by as many components, up to ours, as give a held-out tenth the best likelihood.
 
-        `progress` may show how far it is. Returns (components, mean held-out log-likelihood in nats) of each number
-        tried.
+        Returns (components, mean held-out log-likelihood in nats) of each number tried; `progress` may show how far.
         """
         from sklearn.exceptions import ConvergenceWarning  # here, as drawing from a saved mixture needs neither
         from sklearn.mixture import GaussianMixture
@@ -38,12 +34,10 @@ class Mixture(nn.Module):
         held_out, others = (values[part].numpy() for part in order.tensor_split([max(1, len(values) // 10)]))
         most = min(len(self.weights), len(others))
         tried = {}
-        with warnings.catch_warnings(
-            action="ignore", category=ConvergenceWarning
-        ):  # a little short of convergence will do
+        settings = {"reg_covar": 1e-5, "max_iter": 60, "random_state": seed, "init_params": "k-means++"}
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # a little short of it is enough
             for k in progress(sorted({1, most // 8, most // 3, most} - {0})):
-                mixture = GaussianMixture(k, reg_covar=1e-5, max_iter=60, random_state=seed, init_params="k-means++")
-                tried[k] = mixture.fit(others)
+                tried[k] = GaussianMixture(k, **settings).fit(others)
         scores = {k: float(mixture.score(held_out)) for k, mixture in tried.items()}
         best = max(scores, key=scores.__getitem__)
         self.weights.zero_()[:best] = torch.from_numpy(tried[best].weights_)

@@ -28,13 +28,12 @@ class LinearBeta(Schedule):
     """
 
     timesteps: int
-    alpha_bar: Tensor  # (T + 1,)
 
     def __init__(self, timesteps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02):
         super().__init__()
         self.timesteps = timesteps
         beta = torch.linspace(beta_min, beta_max, timesteps + 1, dtype=torch.float64)
-        self.register_buffer("alpha_bar", (1 - beta).cumprod(0), persistent=False)
+        self.alpha_bar = nn.Buffer((1 - beta).cumprod(0), persistent=False)  # (T + 1,)
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha_bar = self.alpha_bar[(t * self.timesteps).round().long()]
