@@ -1,5 +1,6 @@
 """`python src sweep`: every trial once, whoever dies and however many work; real processes, real kills."""
 
+import contextlib
 import json
 import os
 import re
@@ -160,57 +161,78 @@ def said_done(text):
     return set(re.findall(r"^(\w+): FID", text, re.MULTILINE)) - {"light", "testing"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_later_shares_the_work(tmp_path, capsys):
     other = start(*GRID, "--seeds", 1, "--out", tmp_path)
     while other.poll() is None and not list(tmp_path.rglob("state.pt")):
-        time.sleep(0.01)
+        time.sleep(0.1)
+    other.send_signal(signal.SIGSTOP)  # so that it is slower than we are
     here(*GRID, "--seeds", 1, "--out", tmp_path)
+    other.send_signal(signal.SIGCONT)
     ours, theirs = said_done(capsys.readouterr().out), said_done(other.communicate(timeout=120)[0])
     assert other.returncode == 0 and ours == {"testing_seed_0"} and theirs == {"light_seed_0"}
-    assert states(tmp_path).count("COMPLETE") == 2
+    assert states(tmp_path) == ["COMPLETE"] * 2
 
 
-def test_workers_that_start_at_the_same_moment_try_nothing_twice(tmp_path):
-    args = sweep.read(["--presets", "light,testing", "--seeds", "4", "--out", str(tmp_path)])
-    tried, ready = [], threading.Barrier(3)
+@contextlib.contextmanager
+def meanwhile(begins, rival):
+    """Let a rival act once, just before a statement that begins so is executed."""
+    rivals = [rival]
 
-    def work():
-        ready.wait()  # even the tables of the database are made by all of them at once
-        trials.Sweep(args).work(lambda trial: tried.append(trial.user_attrs["cell"]) or 1.0)
+    def listen(connection, cursor, statement, *rest):
+        if rivals and statement.strip().startswith(begins):
+            rivals.pop()()
 
-    workers = [threading.Thread(target=work) for _ in range(3)]
-    for each in workers:
-        each.start()
-    for each in workers:
-        each.join()
-    assert sorted(tried) == sorted(trials.Sweep(args).cells) and len(tried) == 8
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", listen)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", listen)
+    assert not rivals
+
+
+def test_workers_that_make_the_same_database_at_the_same_moment_are_not_in_the_way(tmp_path, monkeypatch):
+    url, waited = f"sqlite:///{tmp_path}/trials.db", []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    with meanwhile("CREATE TABLE studies", lambda: trials.Storage(url)):
+        assert trials.open_storage(url).get_all_studies() == [] and waited == [1]
+
+
+def test_workers_that_ask_at_the_same_moment_do_not_take_the_same_trial(tmp_path):
+    ours, theirs = (trials.Storage(f"sqlite:///{tmp_path}/trials.db") for _ in range(2))
+    study, got = optuna.create_study(storage=ours), []
+    study.enqueue_trial({})
+    rival = threading.Thread(target=lambda: got.append(theirs.set_trial_state_values(1, TrialState.RUNNING)))
+    with meanwhile("UPDATE trials", lambda: (rival.start(), rival.join(0.5))):  # it has to wait until we are done
+        assert study.ask().number == 0
+    rival.join()
+    assert got == [False]
 
 
 def test_kill_9_costs_a_worker_only_its_own_trial(tmp_path, monkeypatch, capsys):
-    words = ["--presets", "light", "--seeds", 3, *QUICK, "--limit-steps", 12, "--save-every", 0, "--out", tmp_path]
+    words = ["--presets", "light", "--seeds", 3, *QUICK, "--limit-steps", 8, "--save-every", 0, "--out", tmp_path]
     folder = tmp_path / "runs/sweeps/light"
     first, second = (folder / f"light_seed_{seed}" for seed in (0, 1))
     worker = start(*words)
     while worker.poll() is None and not (second / "weights_0.pth").exists():
-        time.sleep(0.01)
+        time.sleep(0.05)
     losses = lambda: len(files.load(second / "state.pt")["trainer"]["losses"])
     while worker.poll() is None and not losses():
         time.sleep(0.01)
+    worker.send_signal(signal.SIGSTOP)
+    here(*words)  # while it lives, the two share the work
+    said, reached = capsys.readouterr().out, losses()
+    assert states(tmp_path, "light") == ["COMPLETE", "RUNNING", "COMPLETE"] and 0 < reached < 8
+    assert said_done(said) == {"light_seed_2"} and "2 complete, 1 to do" in said
+    assert f"{trials.GRACE} s after its last sign of life" in said
     worker.send_signal(signal.SIGKILL)
-    assert worker.wait() == -signal.SIGKILL and states(tmp_path, "light") == ["COMPLETE", "RUNNING", "WAITING"]
+    assert worker.wait() == -signal.SIGKILL
     worker.communicate()
-    reached = losses()
     kept = {path: path.stat().st_mtime_ns for path in [*first.iterdir(), second / "weights_0.pth"]}
-    here(*words)  # the trial may still be under way on another machine, for all that is known
-    said = capsys.readouterr().out
-    assert states(tmp_path, "light") == ["COMPLETE", "RUNNING", "COMPLETE"]
-    assert "2 complete, 1 to do" in said and f"missed after {trials.GRACE} s" in said
     monkeypatch.setattr(trials, "GRACE", 1)
     time.sleep(2.1)  # the database counts whole seconds
     here(*words)
-    assert states(tmp_path, "light") == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"] and 0 < reached < 12
+    assert states(tmp_path, "light") == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert kept == {path: path.stat().st_mtime_ns for path in kept}  # it went on with what was there
-    assert {row["step"] for row in rows(tmp_path, "light").values()} == {12}
+    assert {row["step"] for row in rows(tmp_path, "light").values()} == {8}
     assert not list(folder.glob("*.1"))
 
 
@@ -311,20 +333,23 @@ def test_a_search_trains_for_real(tmp_path):
 
 
 def test_a_killed_trial_of_a_search_is_tried_again_with_the_same_settings(tmp_path, pretend, monkeypatch):
-    trained, whole = sweep.trained, searched(tmp_path / "whole", pretend, "--trials", 3)
+    trained = sweep.trained
 
     def killed(*args):
         if len(pretend) == 1:
             raise OSError("a full disk")
         return trained(*args)
 
-    pretend.clear()
     monkeypatch.setattr(sweep, "trained", killed)
-    here("--search", "lr,timesteps,hidden", "--name", "s", "--out", tmp_path, "--trials", 3, code=1)
+    words = ["--search", "lr,timesteps,hidden", "--name", "s", "--out", tmp_path, "--trials", 12]
+    here(*words, code=1)
+    drawn = rows(tmp_path, "s")["trial_1"]
+    assert drawn["state"] == "interrupted" and drawn["settings"]
     monkeypatch.setattr(sweep, "trained", trained)
-    assert set(searched(tmp_path, pretend, "--trials", 3)) == set(whole[1:])
-    params = [row["settings"] for _, row in sorted(rows(tmp_path, "s").items())]
-    assert [each["lr"] for each in params] == [each[0] for each in whole]
+    here(*words)  # at the end, where TPE would draw something else
+    row, config = rows(tmp_path, "s")["trial_1"], pretend[-1].config
+    assert row["state"] == "complete" and row["settings"] == drawn["settings"] and len(pretend) == 12
+    assert (config.lr, config.timesteps) == (row["settings"]["lr"], row["settings"]["timesteps"])
 
 
 def test_a_combination_that_cannot_be_fails_and_the_search_goes_on(tmp_path, pretend, capsys):

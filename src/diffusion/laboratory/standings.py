@@ -67,4 +67,4 @@ def report(sweep: Sweep) -> None:
     left = sum(each["state"] in ("waiting", "running", "interrupted") for each in found)
     print(f"{len(done)} complete, {left} to do or under way; wrote {', '.join(map(str, written))}")
     if any(each["state"] == "running" for each in found):
-        print(f"A worker that was killed is missed after {GRACE} s: then the same command goes on with its trial.")
+        print(f"If a worker was killed, the same command takes up its trial {GRACE} s after its last sign of life.")
