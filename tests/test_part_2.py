@@ -72,7 +72,7 @@ def test_generate_restores_test_images_and_draws_new_ones(finished, tmp_path):
 
 def test_the_fitted_prior_travels_with_the_weights(finished):
     experiment = load_weights(finished[0] / "runs/custom_row_default_7/custom_mnist_1_row_default_7.pth")
-    experiment.process.noise, like = 0.0, torch.empty(500, 1, 28, 28)
+    experiment.process.sigma, like = 0.0, torch.empty(500, 1, 28, 28)
     x_1 = experiment.process.prior(like, Noise(0, torch.arange(500)))
     torch.testing.assert_close(experiment.process.degrade(x_1, torch.tensor(1.0)), x_1)  # averaged already
     assert 0.09 < experiment.codec.decode(x_1).mean() < 0.18  # MNIST's mean grey is 0.13
@@ -156,11 +156,12 @@ def test_the_courseworks_cold_state_dicts_load_and_restore(tmp_path, axis, key, 
     assert loaded.about["epoch"] == 80 and loaded.config.axis == axis and loaded.config.timesteps == groups
 
     from diffusion.api.generation import trajectory
+    from diffusion.experiment.samplers import SamplingOptions
 
     images = torch.rand(2, 1, 28, 28)
     blur = lambda x, t: naive(x, torch.full((2,), t / groups), axis, order)
     for begin in (0, 1):  # at T, and at T - 1 as the coursework did
-        *_, ours = trajectory(loaded, torch.arange(2), originals=images, clip=False, begin=begin)
+        *_, ours = trajectory(loaded, torch.arange(2), SamplingOptions(clip=False, begin=begin), originals=images)
         with torch.no_grad():
             x = blur(images - 0.5, groups - begin)
             for t in range(groups - begin, 0, -1):

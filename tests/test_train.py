@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from test_training import digits, same
 
@@ -22,8 +21,9 @@ from diffusion.commands import train
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import read
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import load_weights
-from diffusion.laboratory import options
+from diffusion.laboratory import options, progress
 from diffusion.laboratory import run as laboratory
 from diffusion.training.trainer import Trainer
 
@@ -163,9 +163,9 @@ def test_a_preset_brings_its_data_set_and_the_option_another(tmp_path, here, mon
 def test_all_sheets_are_drawn_of_the_same_noise_and_labels(tmp_path, here, monkeypatch):
     starts, real = [], generation.trajectory
 
-    def watched(experiment, index, seed, begin, labels, **how):
-        states = list(real(experiment, index, seed, begin, labels=labels, **how))
-        starts.append((len(index), labels, how, states[0]))
+    def watched(experiment, index, options, **given):
+        states = list(real(experiment, index, options, **given))
+        starts.append((len(index), given["labels"], options, states[0]))
         return states
 
     monkeypatch.setattr(generation, "trajectory", watched)
@@ -173,9 +173,9 @@ def test_all_sheets_are_drawn_of_the_same_noise_and_labels(tmp_path, here, monke
     here(*TINY, *QUICK, *words, "--out", tmp_path)
     sheets = [each for each in starts if each[0] == 12]
     assert len(sheets) == 3  # after steps 0, 1 and 2
-    for _, labels, how, x_1 in sheets:
+    for _, labels, asked, x_1 in sheets:
         assert torch.equal(labels, torch.arange(12) % 10) and torch.equal(x_1, sheets[0][3])
-        assert how == {"guidance_scale": 1.5}
+        assert asked == SamplingOptions(guidance_scale=1.5)
     scored = [labels for count, labels, _, _ in starts if count == 16]
     assert len(scored) == 4 and all(torch.equal(labels, scored[0]) for labels in scored)  # as frequent as in the data
 
@@ -374,9 +374,10 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, here, capsys):
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_the_bar_counts_to_the_limit(tmp_path, here, capsys):
+def test_progress_counts_to_the_limit(tmp_path, here, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0)
     here(*TINY, *QUICK, *EIGHT, "--limit-steps", 3, "--out", tmp_path)
-    assert "/3 [" in capsys.readouterr().err
+    assert "training: 2 of 3 steps" in capsys.readouterr().err
 
 
 # --- The learning rate ---
@@ -384,8 +385,7 @@ def test_the_bar_counts_to_the_limit(tmp_path, here, capsys):
 
 def trainer(**changes):
     config = Config(hidden=(4, 4), timesteps=10, batch_size=16, lr=0.5, **changes)
-    e = build(config)
-    return Trainer(e.denoiser, e.process, e.codec, digits(), config, Accelerator(cpu=True))
+    return Trainer(build(config), digits())
 
 
 def rates(ours, until):
