@@ -11,8 +11,8 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do $$eac
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/.installed  ## train the default DDPM for one epoch on MNIST and draw from it
-	@$(RUN) src/part_1.py 1 default
+demo: .venv/.installed  ## digits from shipped weights, then two minutes of training before your eyes
+	@$(RUN) src quickstart $(ARGS)
 
 test: .venv/.installed  ## the fast tests; ARGS="-k sampler" passes options on to pytest
 	@$(RUN) -m pytest $(ARGS)

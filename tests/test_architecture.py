@@ -148,5 +148,9 @@ def test_the_hooks_pin_the_ruff_of_the_requirements():
     assert len(pins) == 2 and len(set(pins)) == 1
 
 
+def test_the_drawing_is_of_the_house_as_it_is():
+    assert drawing() in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), "python tests/test_architecture.py"
+
+
 if __name__ == "__main__":
     print(drawing())
