@@ -27,8 +27,8 @@ def of_tables() -> dict[str, str]:
     for name, columns in ((name, layout["columns"]) for name, layout in LAYOUTS.items() if "columns" in layout):
         for group in GROUPS[name]():
             row = group[0].get("key") or f"{name} {cell(group, next(iter(columns.values()))).replace('`', '')}"
-            cells = {f"{row} {heading}": cell(group, column) for heading, column in columns.items()}
-            cells |= {f"{row} {key}": show(group[0][key], "d") for key in ("steps", "n") if key in group[0]}
+            cells = {f"{row} {key}": show(group[0][key], "d") for key in ("steps", "n") if key in group[0]}
+            cells |= {f"{row} {heading}": cell(group, column) for heading, column in columns.items()}
             found |= {
                 key: text for key, text in cells.items() if key not in found
             }  # of rows that begin alike, the first
@@ -47,7 +47,7 @@ def of_benchmarks() -> dict[str, str]:
         "features": str(FEATURES),
         "floor": show(records.floor(2000)["fid"], ".3f"),
         "first floor": show(records.floor(2000, "first")["fid"], ".3f"),
-        "arrived": str(min(r["calls"] for r in read("convergence") if r["sampler"] == "dpm" and not r["other_label"])),
+        "arrived": str(min(r["calls"] for r in read("convergence") if r["sampler"] == "dpm" and r["rmse"] < 0.005)),
         "last alpha": f"{build(DDPM['default']).process.schedule(torch.ones(()))[0]:.4f}",
         "prior parts": str(int((mixture > 0).sum())),
         "unet parameters": show(records.preset(GUIDED["unet"])["parameters"], "d"),

@@ -1,6 +1,7 @@
 """The pictures of the report: curves from the runs' records, and samples of fixed seeds from the shipped weights."""
 
 import logging
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,11 +12,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from diffusion.api.generation import degrade_images, generate, trajectory
-from diffusion.data.datasets import load
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.presets import COLD, DDPM
 from diffusion.experiment.samplers import SamplingOptions
-from diffusion.metrics.features import extractor_for
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # matplotlib's own fonts have odd dates
 DATA, WIDTH = ROOT / "data", 6.3  # inches of a line of text
@@ -90,7 +89,8 @@ def strips(rows: dict[str, Tensor], times: np.ndarray | tuple = (), cell: float 
     large = greys.repeat_interleave(2, 2).repeat_interleave(2, 3)  # here, as viewers would blur them
     paper = pad(large, (1, 1), value=255).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)  # (rows * H, N * W)
     (tall, wide), (height, width) = large.shape[:2], paper.shape
-    figure, panel = plt.subplots(figsize=(1.5 + cell * wide, (0.2 if len(times) else 0.05) + cell * tall))
+    figure, panel = plt.subplots(figsize=(1.6 + cell * wide, (0.3 if len(times) else 0.05) + cell * tall))
+    figure.get_layout_engine().set(rect=(0.03, 0, 0.97, 1))  # names are a little longer than it believes
     panel.imshow(paper, cmap="gray", vmin=0, vmax=255, interpolation="none")
     panel.set_yticks((np.arange(tall) + 0.5) * height / tall, rows)
     panel.set_xticks((np.arange(len(times)) + 0.5) * width / wide, [f"$t={t:g}$" for t in times])
@@ -114,13 +114,19 @@ def longest() -> list[list[Record]]:
     return [max(grouped(kind, "family"), key=len) for kind in grouped(records.shipped(), "process")]
 
 
+def test_images() -> Any:
+    from diffusion.data.datasets import load  # here, as the curves can do without torchvision and its second
+
+    return load("MNIST", "test", DATA).shuffled()
+
+
 def forward() -> plt.Figure:
     """The processes: one real digit on its way to the prior."""
     times, clean = torch.linspace(0, 1, 9, dtype=torch.float64), COLD["cold_unet"].replace(noise=0)
     configs = {"Gaussian, linear betas": DDPM["default"], "Gaussian, rectified": DDPM["ddpm_unet"]}
     configs |= {"rows, 28 groups": clean, "columns, 28 groups": clean.replace(axis="col")}
     configs |= {"rows, 7 groups": clean.replace(timesteps=7), "rows, with noise": COLD["cold_unet"]}
-    images = load("MNIST", "test", DATA).shuffled().images[3:4].expand(9, -1, -1, -1)
+    images = test_images().images[3:4].expand(9, -1, -1, -1)
     return strips({name: degrade_images(build(c), images, times) for name, c in configs.items()}, times.numpy(), 0.46)
 
 
@@ -148,6 +154,8 @@ def good() -> plt.Figure:
 
 def bad() -> plt.Figure:
     """Samples that went wrong; of 400 those in which the classifier sees least of their label."""
+    from diffusion.metrics.features import extractor_for
+
     cold, unet, index = model("row cold_unet"), model("unet"), torch.arange(400)
     images = generate(unet, index, seed=SEED, batch_size=100)
     _, logits = extractor_for("MNIST", WEIGHTS)(images)
@@ -171,7 +179,7 @@ def families() -> plt.Figure:
 
 def restored() -> plt.Figure:
     """Test digits restored from nothing but their averages, by every sampler."""
-    test = load("MNIST", "test", DATA).shuffled()
+    test = test_images()
     two = [(test.labels == digit).nonzero()[:2, 0] for digit in range(10)]  # of each, and of some only one
     images = test.images[torch.stack(two).T.flatten()[:COLUMNS]]
     rows = {"the originals": images / 255}

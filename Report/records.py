@@ -21,7 +21,7 @@ RESULTS, WEIGHTS = ROOT / "Report" / "results", ROOT / "weights"
 Record = dict[str, Any]
 Groups = list[list[Record]]  # the rows of a table: of each, the records of all seeds
 
-# What the records call something, and what we do.
+# Names in the records -> names in the tables.
 SAMPLERS = {"direct": "one step", "alg1": "Algorithm 1", "alg2": "Algorithm 2", "pinned": "pinned", "ddpm": "DDPM"}
 PEERS = {"ours": "`unet_fast`, ours", "tutorial": "diffusers' UNet2DModel, its tutorial's recipe"}
 RECIPES = {  # of benchmarks/cold.py: in keys, in tables, and the preset of records that name none

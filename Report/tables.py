@@ -91,7 +91,7 @@ def table(name: str) -> Table:
     else:
         header = list(layout["columns"])
         rows = under_heads(groups, list(layout["columns"].values()), layout.get("heads"))
-    eyes = f"features: MNIST classifier, penultimate layer, sha256 `{records.classifier()['sha256'][:12]}`; reference: "
-    eyes += f"{records.read('floors')[0]['n_reference']:,} training images"
-    note = layout.get("note", "").format(**{"eyes": eyes, "seeds": len(groups[0])} | groups[0][0]).replace("%", " %")
-    return Table(header, rows, note, layout.get("left", 1))
+    sha256, n = records.classifier()["sha256"][:12], records.read("floors")[0]["n_reference"]
+    measured = f"features: MNIST classifier, penultimate layer, sha256 `{sha256}`; reference: {n:,} training images"
+    words = {"measured": measured, "seeds": len(groups[0])} | groups[0][0]
+    return Table(header, rows, layout.get("note", "").format(**words).replace("%", " %"), layout.get("left", 1))

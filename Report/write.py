@@ -21,15 +21,12 @@ MARKED = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)  # a tabl
 MARKUP = {r"`(.*?)`": r"\\texttt{\1}", r"\*(.+?)\*": r"\\emph{\1}", r" \\%": r"\\,\\%"}
 
 
-def marked_up(tex: str) -> str:
-    """Text whose special characters are escaped, with LaTeX for Markdown's `code` and *emphasis*."""
+def as_latex(text: str, rules: dict[str, str] = LATEX_ESCAPE_RULES) -> str:
+    """Text with its special characters by these rules, and with LaTeX for Markdown's `code` and *emphasis*."""
+    text = "".join(rules.get(character, character) for character in text)
     for markdown, latex in MARKUP.items():
-        tex = re.sub(markdown, latex, tex)
-    return tex
-
-
-def escaped(text: str) -> str:
-    return marked_up("".join(LATEX_ESCAPE_RULES.get(character, character) for character in text))
+        text = re.sub(markdown, latex, text)
+    return text
 
 
 def grid(table: Table, form: str) -> str:
@@ -39,10 +36,11 @@ def grid(table: Table, form: str) -> str:
 
 
 def latex(table: Table) -> str:
-    rows = marked_up(grid(table, "latex_booktabs"))
+    rows = as_latex(grid(table, "latex_booktabs"), rules={})  # which tabulate has applied
     across = rf"\\addlinespace\\multicolumn{{{len(table.header)}}}{{l}}{{\1}} \\\\"
     rows = re.sub(r"^ (\\emph\{.*\})[ &]*\\\\$", across, rows, flags=re.MULTILINE)  # a row of one cell
-    return rows + rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {escaped(table.note)}}}"
+    rows = re.sub(r"\\begin\{tabular\}\{(\w+)\}", r"\\begin{tabular}{@{}\1@{}}", rows)
+    return rows + rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {as_latex(table.note)}}}"
 
 
 def filled(page: str) -> str:
@@ -54,7 +52,7 @@ def filled(page: str) -> str:
 def write(out: Path, pictures: dict[str, Callable[[], plt.Figure]]) -> None:
     """Tables, numbers and these pictures, into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    macros = [rf"\expandafter\def\csname {name}\endcsname{{{escaped(text)}}}" for name, text in facts.facts().items()]
+    macros = [rf"\expandafter\def\csname {name}\endcsname{{{as_latex(text)}}}" for name, text in facts.facts().items()]
     (out / "numbers.tex").write_text("\n".join(macros))
     for name in GROUPS:
         (out / f"{name}.tex").write_text(latex(table(name)))

@@ -79,7 +79,7 @@ def test_one_text_is_written_as_latex_and_as_markdown(report):
     rows = [["*U-Net, t < T*"], ["`a_b`", "1.50 ± 0.25", "99.1 %"], ["", "–", "2,000"]]
     made = report.tables.Table(["name", "× floor", "*N*"], rows, "mean ± sd, `c_d`, 5 %", left=1)
     tex = re.sub(" +", " ", report.write.latex(made))
-    assert r"\begin{tabular}{lrr}" in tex and r" & × floor & \emph{N} \\" in tex
+    assert r"\begin{tabular}{@{}lrr@{}}" in tex and r" & × floor & \emph{N} \\" in tex
     assert r"\multicolumn{3}{l}{\emph{U-Net, t \ensuremath{<} T}} \\" in tex
     assert r"\texttt{a\_b} & 1.50 ± 0.25 & 99.1\,\% \\" in tex and r"mean ± sd, \texttt{c\_d}, 5\,\%" in tex
     head, rule, heading, one, two = re.sub(" +", " ", report.write.grid(made, "pipe")).splitlines()
@@ -111,6 +111,9 @@ def test_every_number_of_the_prose_is_known(report):
     known, used = report.facts.facts(), set(re.findall(r"\\val\{([^}]*)\}", BODY.replace("\n", " ")))
     assert used <= set(known), used - set(known)
     assert not [name for name in used if report.tables.DASH in (known[name], "")], "not in the JSON"
+    for name in used:
+        table, *_ = name.split()
+        assert table not in report.tables.GROUPS or known[name] in str(report.tables.table(table)), name
 
 
 def test_all_scores_are_of_one_classifier(report):
