@@ -10,7 +10,7 @@ from test_sampler import M, Oracle, S
 from diffusion.experiment.build import build
 from diffusion.experiment.presets import DDPM, preset
 from diffusion.laboratory import options
-from diffusion.method.denoiser import GaussianDenoiser
+from diffusion.method.denoiser import Denoiser
 from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian
 from diffusion.method.sampler import last, sample
@@ -41,7 +41,7 @@ def test_the_sampler_it_shows_lands_where_the_others_do(shown):
     process = Gaussian(Rectified(), eta=0.0)
     noise = Noise(0, torch.arange(4096))
     start = process.prior(torch.empty(4096, 1, 2, 2), noise)
-    denoiser = GaussianDenoiser(Oracle(process.schedule, "velocity"), process.schedule, "velocity")
+    denoiser = Denoiser(Oracle(process.schedule, "velocity"), process.schedule, "velocity")
     x = last(shown["twice"](denoiser, process, start, process.times(100), noise))
     assert (x.mean().item(), x.std().item()) == (pytest.approx(M, abs=0.015), pytest.approx(S, abs=0.02))
 

@@ -17,7 +17,7 @@ from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.samplers import SamplingOptions
-from diffusion.method.denoiser import TARGETS, GaussianDenoiser
+from diffusion.method.denoiser import TARGETS, Denoiser
 from diffusion.method.guidance import Guided
 from diffusion.method.process import Gaussian
 from diffusion.method.sampler import heun, last, multistep, sample
@@ -46,7 +46,7 @@ class Labelled(nn.Module):
 
 
 def denoiser(schedule="rectified", target="velocity"):
-    return GaussianDenoiser(Labelled(), SCHEDULES[schedule](), target)
+    return Denoiser(Labelled(), SCHEDULES[schedule](), target)
 
 
 def null(count=6):
@@ -317,7 +317,7 @@ def labelled(n=1000, size=4):
 def heard(steps=40, rank=0, world=1, **changes):
     """All that a network is told in some steps of training: labels (steps, B) and times (steps, B)."""
     e = build(SMALL.replace(batch_size=250, **changes))
-    e.denoiser = GaussianDenoiser(Recorder(), Rectified(), "velocity")
+    e.denoiser = Denoiser(Recorder(), Rectified(), "velocity")
     trainer = Trainer(e, labelled())
     trainer.accelerator = Ranked(trainer.accelerator, rank, world)
     recorder = run(trainer, steps).denoiser.network

@@ -63,7 +63,7 @@ def test_bf16_is_used_only_where_the_processor_has_it(monkeypatch, units):
     monkeypatch.setattr("diffusion.method.denoiser.computes_bf16", lambda device: units)
     torch.manual_seed(0)
     network, x, t = CNN((1, 8, 8), (4, 4)), torch.randn(3, 1, 8, 8), torch.rand(3)
-    answer, exact = Denoiser(network, precision="bf16")(x, t), Denoiser(network, precision="fp32")(x, t)
+    answer, exact = Denoiser(network, bf16=True)(x, t), Denoiser(network)(x, t)
     assert answer.dtype == torch.float32
     assert torch.equal(answer, exact) is not units
     torch.testing.assert_close(answer, exact, atol=0.05, rtol=0.05)

@@ -10,7 +10,7 @@ from torch import nn
 from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
-from diffusion.method.denoiser import TARGETS, GaussianDenoiser
+from diffusion.method.denoiser import TARGETS, Denoiser
 from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian, Process
 from diffusion.method.sampler import last, sample
@@ -39,7 +39,7 @@ def draw(schedule, target="x_0", steps=250, eta=0.0, variance="posterior", n=N):
     process = Gaussian(schedule, eta, variance)
     noise = Noise(0, torch.arange(n))
     x = process.prior(torch.empty(n, 1, 2, 2), noise)
-    denoiser = GaussianDenoiser(Oracle(schedule, target), schedule, target)
+    denoiser = Denoiser(Oracle(schedule, target), schedule, target)
     return last(sample(denoiser, process, x, process.times(steps), noise))
 
 
@@ -85,7 +85,7 @@ def test_what_the_network_regresses_is_what_the_denoiser_inverts(schedule, targe
         x_t = Gaussian(schedule).degrade(x_0, t, eps)
         alpha, sigma = (each.reshape(-1, 1, 1, 1).float() for each in schedule(t))
         p, q = TARGETS[target](alpha, sigma)
-        denoiser = GaussianDenoiser(lambda x, t, c, answer=p * x_0 + q * eps: answer, schedule, target)
+        denoiser = Denoiser(lambda x, t, c, answer=p * x_0 + q * eps: answer, schedule, target)
         assert denoiser.loss(x_0, eps, x_t, t).item() < 1e-7
         torch.testing.assert_close(denoiser(x_t, t), x_0, atol=2e-3, rtol=0)  # eps at t = 1 divides by alpha = 0.006
 

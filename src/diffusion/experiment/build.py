@@ -1,6 +1,8 @@
 """An experiment is what a Config describes, built: codec, process, denoiser."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,16 +12,16 @@ from diffusion.errors import UserError
 from diffusion.experiment.config import Config
 from diffusion.method.averaging import Averaging, line_order
 from diffusion.method.codec import Pixels
-from diffusion.method.denoiser import Denoiser, GaussianDenoiser
+from diffusion.method.denoiser import Denoiser
 from diffusion.method.process import Gaussian, Process
-from diffusion.method.schedule import build_schedule
+from diffusion.method.schedule import Cosine, LinearBeta, Rectified, Schedule
 from diffusion.networks.cnn import CNN
 from diffusion.networks.unet import UNet
 
 
 @dataclass
 class Experiment:
-    """The parts of a Config; `about` holds what its weight file said (epoch, whose weights, scores)."""
+    """The parts of a Config; `about` is what its weight file says (epoch, raw or averaged weights, scores)."""
 
     config: Config
     codec: Pixels
@@ -34,7 +36,7 @@ class Experiment:
 
 
 def build(config: Config) -> Experiment:
-    """An untrained experiment; its first weights are a function of config.seed, the global generator is left alone."""
+    """An untrained experiment, its weights a function of config.seed; torch's global generator is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = _network(config)
@@ -55,13 +57,14 @@ def _network(config: Config) -> nn.Module:
 
 
 def _gaussian(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
-    schedule = build_schedule(config.schedule, config.timesteps, config.beta_min, config.beta_max)
+    linear = partial(LinearBeta, config.timesteps, config.beta_min, config.beta_max)
+    schedules: dict[str, Callable[[], Schedule]] = {"linear": linear, "cosine": Cosine, "rectified": Rectified}
+    schedule = schedules[config.schedule]()
     if config.target == "eps" and schedule(torch.ones(()))[0] < 1e-6:
-        raise UserError(
-            "target 'eps' says nothing of x_0 at t = 1 where this schedule has alpha = 0: use v, velocity or x_0"
-        )
-    denoiser = GaussianDenoiser(network, schedule, config.target, loss=config.loss, precision=config.precision)
-    return Gaussian(schedule, variance=config.variance, logit_normal=config.draw_time == "logit-normal"), denoiser
+        why = "target 'eps' says nothing of x_0 at t = 1 where this schedule has alpha = 0"
+        raise UserError(f"{why}: use v, velocity or x_0")
+    process = Gaussian(schedule, variance=config.variance, logit_normal=config.draw_time == "logit-normal")
+    return process, Denoiser(network, schedule, config.target, config.loss, config.precision == "bf16")
 
 
 def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
@@ -70,4 +73,4 @@ def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
         raise UserError(f"{lines} lines do not divide into {config.timesteps} groups of equal size")
     order = line_order(config.order, lines, config.seed).reshape(config.timesteps, -1)
     process = Averaging(config.axis, order, sigma=config.noise, channels=config.shape[0])
-    return process, Denoiser(network, loss=config.loss, precision=config.precision)
+    return process, Denoiser(network, loss=config.loss, bf16=config.precision == "bf16")

@@ -15,7 +15,6 @@ Cond = Tensor | None  # a condition for each sample (B, …), such as its label;
 Denoise = Callable[..., Tensor]  # (x_t, t, cond) -> x_0: a Denoiser, or what wraps one
 
 LOSSES: dict[str, Callable] = {"l2": F.mse_loss, "l1": F.l1_loss}
-
 TARGETS: dict[str, Callable] = {  # (alpha, sigma) -> p and q of the target p x_0 + q eps
     "eps": lambda alpha, sigma: (0, 1),  # Ho et al. (2020)
     "x_0": lambda alpha, sigma: (1, 0),
@@ -25,32 +24,46 @@ TARGETS: dict[str, Callable] = {  # (alpha, sigma) -> p and q of the target p x_
 
 
 class Denoiser(nn.Module):
-    """A network that regresses x_0 itself: the restorer R of cold diffusion."""
+    """A network that regresses `target`, for x_t = alpha x_0 + sigma eps; target x_0 needs no schedule.
 
-    network: Any  # a module: (x, t, cond) -> tensor of x's shape; `null` if it is conditional
+    The network is a module (x, t, cond) -> tensor of x's shape. For cold diffusion, this is the restorer R.
+    """
 
-    def __init__(self, network: nn.Module, loss: str = "l2", precision: str = "fp32"):
+    def __init__(
+        self, network: Any, schedule: Schedule | None = None, target: str = "x_0", loss: str = "l2", bf16: bool = False
+    ):
         super().__init__()
-        self.network, self.criterion, self.precision = network, LOSSES[loss], precision
+        self.network, self.schedule, self.target, self.bf16 = network, schedule, target, bf16
+        self.coefficients, self.criterion = TARGETS[target], LOSSES[loss]
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """The estimate of x_0, float32 of the shape of x_t (B, C, H, W); t is (B,) or ()."""
-        return self.predict(x_t, t, cond)
+        # Solve  x_t = alpha x_0 + sigma eps,  out = p x_0 + q eps  for x_0.
+        out = self.predict(x_t, t, cond)
+        if self.target == "x_0" or self.schedule is None:
+            return out
+        alpha, sigma = self.schedule(t)
+        p, q = self.coefficients(alpha, sigma)
+        q, sigma, determinant = (append_dims(each, x_t) for each in (q, sigma, q * alpha - p * sigma))
+        return (q * x_t - sigma * out) / determinant
 
     def loss(self, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """The mean loss () of images x_0 (B, C, H, W), degraded with the noise eps to x_t at times t (B,)."""
         return self.criterion(self.predict(x_t, t, cond), self.regression_target(x_0, eps, t))
 
-    def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The network's output, float32; inside, it runs in its own precision if the processor has it."""
-        t = t.float().expand(len(x_t)).to(x_t.device)
-        bf16 = self.precision == "bf16" and computes_bf16(x_t.device)
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=bf16):
-            return self.network(x_t.float(), t, cond).float()
-
     def regression_target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network's output is compared with."""
-        return x_0
+        if self.target == "x_0" or self.schedule is None:
+            return x_0
+        p, q = (append_dims(each, x_0) for each in self.coefficients(*self.schedule(t)))
+        return p * x_0 + q * eps
+
+    def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """The network's output, float32; inside, it runs in bfloat16 if that is wanted and the processor has it."""
+        t = t.float().expand(len(x_t)).to(x_t.device)
+        bf16 = self.bf16 and computes_bf16(x_t.device)
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=bf16):
+            return self.network(x_t.float(), t, cond).float()
 
     def null(self, cond: Tensor) -> Tensor:
         """The condition of the unconditional estimate, of the shape of `cond`."""
@@ -69,25 +82,3 @@ class Clipped(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         return self.denoiser(x_t, t, cond).clamp(self.low, self.high)
-
-
-class GaussianDenoiser(Denoiser):
-    """A network that regresses `target`, for x_t = alpha x_0 + sigma eps."""
-
-    def __init__(self, network: nn.Module, schedule: Schedule, target: str, loss: str = "l2", precision: str = "fp32"):
-        super().__init__(network, loss, precision)
-        self.schedule, self.target, self.coefficients = schedule, target, TARGETS[target]
-
-    def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
-        # Solve  x_t = alpha x_0 + sigma eps,  out = p x_0 + q eps  for x_0.
-        out = self.predict(x_t, t, cond)
-        if self.target == "x_0":
-            return out
-        alpha, sigma = self.schedule(t)
-        p, q = self.coefficients(alpha, sigma)
-        determinant = append_dims(q * alpha - p * sigma, x_t)
-        return (append_dims(q, x_t) * x_t - append_dims(sigma, x_t) * out) / determinant
-
-    def regression_target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        p, q = self.coefficients(*self.schedule(t))
-        return append_dims(p, x_0) * x_0 + append_dims(q, x_0) * eps

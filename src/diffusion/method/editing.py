@@ -94,8 +94,7 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
 
 def interpolate(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     """Latents x_1 (K, C, H, W) on the arc from a (C, H, W) to b, one for each of the weights (K,) from 0 to 1."""
-    a, b = (each.expand(len(weights), *each.shape) for each in (a, b))
-    return slerp(a, b, weights)
+    return slerp(a[None], b[None], weights)
 
 
 @torch.no_grad()

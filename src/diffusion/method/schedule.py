@@ -71,10 +71,3 @@ class Rectified(Schedule):
 
     def time_at(self, log_snr: Tensor) -> Tensor:
         return (-log_snr.double()).sigmoid()
-
-
-def build_schedule(name: str, timesteps: int, beta_min: float, beta_max: float) -> Schedule:
-    """The schedule of a config; only `linear` has a number of timesteps and betas."""
-    if name == "linear":
-        return LinearBeta(timesteps, beta_min, beta_max)
-    return {"cosine": Cosine, "rectified": Rectified}[name]()

@@ -61,8 +61,7 @@ class CNN(nn.Module):
         pairs = ((nn.Linear(i, o), act()) for i, o in pairwise((2 * features, width, width, width)))
         self.time_embed = nn.Sequential(*(layer for pair in pairs for layer in pair), nn.Linear(width, hidden[0]))
         # float64 powers: the highest frequency is 1837 rad per unit of t, where float32 products would show
-        frequencies = [0.0] + [2 * math.pi * 1.5**i for i in range(features - 1)]
-        self.register_buffer("frequencies", torch.tensor(frequencies))
+        self.frequencies = nn.Buffer(torch.tensor([0.0] + [2 * math.pi * 1.5**i for i in range(features - 1)]))
 
     def forward(self, x: Tensor, t: Tensor, cond: None = None) -> Tensor:
         angle = t.float()[:, None] * self.frequencies  # (B, F)

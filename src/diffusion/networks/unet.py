@@ -22,7 +22,7 @@ class UNet(nn.Module):
         if classes:
             self.label_embed = nn.Embedding(classes + 1, embedding)
         self.time_embed = nn.Sequential(nn.Linear(high, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(0, 1.5, high // 2) / 4)  # rad per unit of t
+        self.frequencies = nn.Buffer(2 * math.pi * torch.logspace(0, 1.5, high // 2) / 4)  # rad per unit of t
         self.enter = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(channels, high, 3, padding=1))
         self.down = nn.ModuleList([Residual(high, high, embedding), Residual(high, high, embedding)])
         self.shrink = nn.Conv2d(high, low, 3, stride=2, padding=1)

@@ -10,23 +10,18 @@ from torch.nn import functional as F
 
 from diffusion.networks.classifier import Classifier
 
+LR = 6e-3  # at its highest
+PARTS = ("classifier", "ema", "optimizer", "rate")
+
 
 class Training:
     """AdamW with a one-cycle learning rate over all `steps`. Its `state` is all that the rest of them depends on."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        steps: int,
-        seed: int = 0,
-        lr: float = 6e-3,
-        flip: bool = False,
-        bf16: bool = False,
-    ):
+    def __init__(self, classifier: Classifier, steps: int, seed: int = 0, flip: bool = False, bf16: bool = False):
         self.classifier, self.steps, self.flip, self.bf16, self.step = classifier, steps, flip, bf16, 0
         self.ema = copy.deepcopy(classifier).requires_grad_(False).eval()  # the moving average, which is kept
-        self.optimizer = torch.optim.AdamW(classifier.parameters(), lr, weight_decay=0.02)
-        self.rate = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps=steps, pct_start=0.2)
+        self.optimizer = torch.optim.AdamW(classifier.parameters(), LR, weight_decay=0.02)
+        self.rate = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, LR, total_steps=steps, pct_start=0.2)
         self.random = torch.Generator(next(classifier.parameters()).device).manual_seed(seed)
 
     def train(self, batches: Iterator[Any]) -> Iterator[Tensor]:
@@ -47,27 +42,27 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Plain tensors and values, for files.save."""
-        parts = {name: getattr(self, name).state_dict() for name in ("classifier", "ema", "optimizer", "rate")}
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
         return parts | {"random": self.random.get_state(), "step": self.step}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
-        for name in ("classifier", "ema", "optimizer", "rate"):
-            getattr(self, name).load_state_dict(state[name])
-        self.random.set_state(state["random"])
         self.step = state["step"]
+        self.random.set_state(state["random"])
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
 
 
-def augment(images: Tensor, flip: bool, generator: torch.Generator | None = None, reach: int = 1) -> Tensor:
-    """Images (B, C, H, W), each shifted by up to `reach` pixels (zeros move in); with `flip`, half are mirrored."""
+def augment(images: Tensor, flip: bool, generator: torch.Generator | None = None) -> Tensor:
+    """Images (B, C, H, W), each shifted by up to a pixel (zeros move in) and, with `flip`, mirrored half the time."""
     n, _, height, width = images.shape
     random = lambda high: torch.randint(high, (n, 1), device=images.device, generator=generator)
-    row = torch.arange(height, device=images.device) + random(2 * reach + 1)  # (B, H)
-    column = torch.arange(width, device=images.device) + random(2 * reach + 1)  # (B, W)
+    row = torch.arange(height, device=images.device) + random(3)  # (B, H)
+    column = torch.arange(width, device=images.device) + random(3)  # (B, W)
     if flip:
         column = torch.where(random(2) == 1, column.flip(1), column)
     each = torch.arange(n, device=images.device)[:, None, None]
-    padded = F.pad(images, [reach] * 4).permute(0, 2, 3, 1)  # (B, H + 2 reach, W + 2 reach, C)
+    padded = F.pad(images, [1] * 4).permute(0, 2, 3, 1)  # (B, H + 2, W + 2, C)
     return padded[each, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
 
 

@@ -25,9 +25,7 @@ class Diverged(Failure):
 
 
 class Step(NamedTuple):
-    """One optimizer step."""
-
-    number: int  # counted from 1, over all epochs
+    number: int  # of optimizer steps, counted from 1, over all epochs
     loss: float  # of this step; on a GPU, of the last one that was read (every SYNC_EVERY steps, and at the end)
 
 
@@ -43,41 +41,39 @@ class Loss(nn.Module):
 
 
 class HasExperiment(Protocol):
-    """Such as a Model."""
-
-    experiment: Experiment
+    experiment: Experiment  # as a Model has
 
 
 class Trainer:
-    """Trains a copy of an experiment's denoiser; the experiment's own holds the copy's moving average (EMA).
+    """Trains a copy of an experiment's denoiser; the experiment keeps the copy's moving average (EMA), to sample with.
 
-    So the experiment, or the model around it, samples with averaged weights at any time. Every random number is a
-    function of (config.seed, step, place in the global batch): there is no generator to save, and two processes with
-    half a batch each do what one does with the whole. `state` is all that the rest of the training depends on.
+    Every random number is a function of (config.seed, step, place in the global batch): there is no generator to save,
+    and two processes with half a batch each do what one does with the whole. `state` is all that the rest of the
+    training depends on.
     """
 
     def __init__(self, experiment: Experiment | HasExperiment, data: Dataset, accelerator: Accelerator | None = None):
         """Without an accelerator, a single process trains where the denoiser is: on the CPU, unless it was moved."""
         e = experiment if isinstance(experiment, Experiment) else experiment.experiment
-        if accelerator is None:
-            accelerator = Accelerator(cpu=next(e.denoiser.parameters()).device.type == "cpu")
-        e.to(accelerator.device)
-        self.accelerator, self.data = accelerator, data.to(accelerator.device)
+        self.accelerator = accelerator or Accelerator(cpu=next(e.denoiser.parameters()).device.type == "cpu")
+        device = self.accelerator.device
+        e.to(device)
+        self.data = data.to(device)
         self.config, self.codec, self.process = e.config, e.codec, e.process
         self.steps_per_epoch = steps_per_epoch(data, e.config.batch_size)  # refuses a batch that cannot be filled
         self.ema = e.denoiser.requires_grad_(False).eval()
         self.denoiser = copy.deepcopy(self.ema).requires_grad_(True)
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
-        betas = (0.9, e.config.beta2)
-        self.optimizer: Any = torch.optim.Adam(self.denoiser.parameters(), lr=e.config.lr, betas=betas, fused=True)
-        if accelerator.device.type == "cuda":  # a CPU gains nothing; the compiler also turns to channels_last by itself
+        weights, betas = self.denoiser.parameters(), (0.9, e.config.beta2)
+        self.optimizer: Any = torch.optim.Adam(weights, lr=e.config.lr, betas=betas, fused=True)
+        if device.type == "cuda":  # a CPU gains nothing; the compiler also turns to channels_last by itself
             self.denoiser.network.compile()
             self.ema.network.compile()
-        self.loss = accelerator.prepare_model(Loss(self.denoiser))
+        self.loss = self.accelerator.prepare_model(Loss(self.denoiser))
         self.losses: list[float] = []  # of every step so far, mean over processes
         self.end: int | None = None  # the step at which a training of planned length ends; lr falls towards it
         self.pending: list[Tensor] = []  # (loss, gradient norm) of the steps whose losses are not read yet
-        self.bad = torch.zeros((), device=accelerator.device)  # 1 from the first non-finite step on
+        self.bad = torch.zeros((), device=device)  # 1 from the first non-finite step on
 
     @property
     def step(self) -> int:
@@ -114,7 +110,7 @@ class Trainer:
     def update(self, x_0: Tensor, cond: Cond = None) -> Tensor:
         """One step on a local batch (B, C, H, W) and its conditions; returns (loss, gradient norm) on the device."""
         first = self.step * self.config.batch_size + self.accelerator.process_index * len(x_0)
-        noise = Noise(self.config.seed, torch.arange(first, first + len(x_0), device=x_0.device))
+        noise = Noise(self.config.seed, first + torch.arange(len(x_0), device=x_0.device))
         t = self.process.draw_time(noise)
         eps = noise(x_0) if self.process.adds_noise else torch.zeros_like(x_0)
         x_t = self.process.degrade(x_0, t, eps)
@@ -142,7 +138,7 @@ class Trainer:
         """Bring the pending losses to the CPU, averaged over the processes; raise Diverged if one is not finite."""
         if not self.pending:
             return
-        values = self.accelerator.reduce(torch.stack(self.pending), "mean").cpu()  # (steps, 2)
+        values = self.accelerator.reduce(torch.stack(self.pending), "mean")  # (steps, 2)
         for loss, norm in values.tolist():
             if not (isfinite(loss) and isfinite(norm)):
                 raise Diverged(
