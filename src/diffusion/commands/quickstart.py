@@ -16,7 +16,7 @@ from diffusion.laboratory.judge import Judge
 from diffusion.laboratory.options import Parser, number
 from diffusion.laboratory.run import Run
 from diffusion.laboratory.settings import RunOptions, ScoreOptions
-from diffusion.laboratory.show import draw, draw_curves, report
+from diffusion.laboratory.show import draw, report
 from diffusion.laboratory.stopping import stoppable
 
 NAME = "quickstart"
@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # --- Measure ---
     table = measure(run, judge, args.eval_samples, args.seed)
-    draw_curves(run, judge.floor)
+    losses, title = run.trainer.losses, f"{NAME}, {run.config.dataset}"
+    draw(run, figures.losses, losses, run.trainer.steps_per_epoch, title=title, name=f"Plots/losses_for_{NAME}.png")
     explained = f"{NAME}_learning.png: a row after {', '.join(map(str, [0, *SHEETS[:2]]))}, … steps, of the same noise"
     report(run, f"{table}\n{explained}; {NAME}_trained.png: the end")
 

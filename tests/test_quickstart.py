@@ -1,0 +1,27 @@
+"""`make demo`: digits at once, then a training in pictures, and a table of what came of it."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from diffusion import load
+from diffusion.commands import quickstart
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.timeout(120)
+def test_the_quickstart_draws_trains_and_tells(tmp_path, capsys):
+    words = ["--minutes", "1", "--limit-steps", "26", "--eval-samples", "32", "--device", "cpu"]
+    assert quickstart.main([*words, "--out", str(tmp_path), "--data-root", str(ROOT / "data")]) is None
+    said = capsys.readouterr().out
+    first, second, *_ = said.splitlines()
+    assert first.startswith(f"{tmp_path}/contents/quickstart_shipped.png: 100 uncurated digits")
+    assert "training 1 minutes on 60,000 images of MNIST" in second
+    assert "FID" in said and "label agreement" in said and "after 26 steps" in said and "floor" in said
+    high = lambda name: Image.open(tmp_path / f"contents/quickstart_{name}.png").size[1]
+    assert high("learning") == 4 * (3 * 29 + 1)  # a row of digits after 0, 25 and 26 steps
+    assert high("shipped") == 4 * (10 * 29 + 1)
+    assert Image.open(tmp_path / "Plots/losses_for_quickstart.png").size[0] > 500
+    assert load(str(tmp_path / "runs/quickstart/quickstart.pth")).sample(2, steps=2).shape == (2, 1, 28, 28)
