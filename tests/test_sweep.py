@@ -17,7 +17,6 @@ import numpy as np
 import optuna
 import pytest
 import sqlalchemy
-from matplotlib import pyplot as plt
 from optuna.trial import TrialState
 from PIL import Image
 
@@ -430,12 +429,3 @@ def test_a_folder_is_gone_on_with_only_if_it_holds_the_same_config(tmp_path, pre
     for name in "abcd":
         here("--presets", "light", "--seeds", 1, "--name", name, "--out", tmp_path)
     assert [run.options.resume for run in pretend] == [True, False, False, False]
-
-
-def test_numbers_over_a_wide_range_stand_at_their_logarithms_and_words_at_even_distances():
-    heights = lambda values: figures._along(plt.figure().gca(), 0, values)
-    np.testing.assert_allclose(heights([1.0, 2.0, 4.0]), [0, 1 / 3, 1])
-    np.testing.assert_allclose(heights([1e-4, 1e-2, 1e-3]), [0, 1, 0.5])
-    np.testing.assert_allclose(heights(["b", "a", "c", "a"]), [0.5, 0, 1, 0])
-    np.testing.assert_allclose(heights([7, 7]), [0.5, 0.5])
-    plt.close("all")

@@ -31,7 +31,7 @@ def draw_curves(run: Run, real: Scores) -> None:
             spread=[line["inception_score_sd"] for line in measured] if key == "inception_score" else None,
             title=through,
             label=label,
-            lines={"real test images": getattr(real, key)},
+            real=getattr(real, key),
             name=f"Plots/{stem}_for_{run.name}.png",
         )
 

@@ -4,7 +4,9 @@ import json
 import statistics
 from typing import Any
 
-from optuna.trial import TrialState
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState, create_trial
 
 from diffusion import figures
 from diffusion.files import write_atomically
@@ -49,6 +51,18 @@ def table(found: list[dict[str, Any]], grid: bool) -> str:
     return "\n".join(lines)
 
 
+def completed(sweep: Sweep) -> optuna.Study:
+    """The complete trials alone, in the order in which they ended, with preset and seed among their settings."""
+    done = [each for each in sweep.latest().values() if each.state == TrialState.COMPLETE]
+    attrs = [key for key in ("preset", "seed") if key in done[0].user_attrs]
+    choices = {key: CategoricalDistribution({each.user_attrs[key]: None for each in done}) for key in attrs}
+    study = optuna.create_study(study_name=sweep.args.name)
+    for each in sorted(done, key=lambda trial: trial.datetime_complete):
+        params = each.params | {key: each.user_attrs[key] for key in attrs}
+        study.add_trial(create_trial(value=each.value, params=params, distributions=each.distributions | choices))
+    return study
+
+
 def report(sweep: Sweep) -> None:
     """Print the table; write the records and the pictures."""
     args, found = sweep.args, records(sweep)
@@ -60,10 +74,9 @@ def report(sweep: Sweep) -> None:
         best, stem = done[0], f"Plots/sweep_{args.name}"
         print(f"FID of N = {best['n']:,} images against {best['n_reference']:,} training images; ", end="")
         print(f"real test images: {best['floor']:.2f}\nfeatures: {best['extractor']}, sha256 {best['sha256'][:16]}")
-        lines = [each["settings"] | {"FID": each["fid"]} for each in done]
-        written.append(figures.parallel(lines, args.out / f"{stem}_parallel.png", args.name))
-        fids = [each["fid"] for each in sorted(done, key=lambda each: each["ended"])]
-        written.append(figures.best(fids, args.out / f"{stem}_best.png", args.name, "FID"))
+        study = completed(sweep)
+        written.append(figures.parallel(study, args.out / f"{stem}_parallel.png"))
+        written.append(figures.best(study, args.out / f"{stem}_best.png"))
     left = sum(each["state"] in ("waiting", "running", "interrupted") for each in found)
     print(f"{len(done)} complete, {left} to do or under way; wrote {', '.join(map(str, written))}")
     if any(each["state"] == "running" for each in found):
