@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion.method.averaging import Averaging
-from diffusion.method.editing import inpaint, interpolate, invert, noisier, slerp, times_from, vary
+from diffusion.method.editing import inpaint, interpolate, invert, noisier, slerp, vary
 from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian
 from diffusion.method.sampler import heun, last, multistep, sample
@@ -234,9 +234,9 @@ def test_the_times_of_a_discrete_process_are_distinct_multiples_of_one_over_T_fr
     first = max(1, round(1000 * strength))
     if steps > first:
         with pytest.raises(AssertionError, match=f"1 to {first} steps, not {steps}"):
-            times_from(process, strength, steps)
+            process.times(steps, start=strength)
         return
-    times = times_from(process, strength, steps)
+    times = process.times(steps, start=strength)
     assert torch.equal(times, (times * 1000).round() / 1000)
     assert times[0] * 1000 == first and times[-1] == 0 and len(times) == steps + 1 and (times.diff() < 0).all()
     if strength == 1:
@@ -245,13 +245,13 @@ def test_the_times_of_a_discrete_process_are_distinct_multiples_of_one_over_T_fr
 
 @pytest.mark.parametrize("strength", [0, -0.1, 1.01, math.nan, math.inf])
 def test_impossible_strengths_are_refused(strength):
-    with pytest.raises(AssertionError, match="above 0 and up to 1"):
+    with pytest.raises(AssertionError, match="above 0, up to 1"):
         vary(lambda x, t, cond: x, Gaussian(Rectified()), data(2), strength, 5, noise(2))
 
 
 @pytest.mark.parametrize("process, steps", [(Gaussian(Rectified()), 0), (cold, 0), (cold, 3)])
 def test_impossible_numbers_of_steps_from_the_middle_are_refused(process, steps):
-    with pytest.raises(AssertionError, match="from t = 0.5 there are 1 to"):
+    with pytest.raises(AssertionError, match="from t = 0.5 "):
         vary(lambda x, t, cond: x, process, data(2), 0.5, steps, noise(2))
 
 

@@ -15,7 +15,6 @@ from diffusion.errors import UserError
 class Batch(NamedTuple):
     images: Tensor  # (B, C, H, W) uint8
     labels: Tensor  # (B,) int64
-    index: Tensor  # (B,) int64, their places in the data set
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -33,20 +32,15 @@ def batches(
     A batch depends on (seed, step) only. `batch_size` is that of all processes together; this one (`rank` of `world`)
     gets its contiguous part. UserError if it exceeds the data set or is no multiple of `world`.
     """
-    per_epoch, part = steps_per_epoch(dataset, batch_size), batch_size // world
+    per_epoch = steps_per_epoch(dataset, batch_size)
     if batch_size % world:
         raise UserError(f"the batch size must be a multiple of the {world} processes that share it, not {batch_size}")
-    order, epoch = None, None
-    for step in count(first_step):
-        if epoch != step // per_epoch:
-            epoch = step // per_epoch
-            order = _permutation(len(dataset), seed, epoch).to(dataset.images.device)
-        start = step % per_epoch * batch_size + rank * part
-        index = order[start : start + part]
-        yield Batch(dataset.images[index], dataset.labels[index], index)
-
-
-def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch. Hashed: torch drops a seed's upper half, and seed + epoch would repeat other seeds'."""
-    mixed = hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:4]
-    return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(mixed)))
+    first_epoch, first = divmod(first_step, per_epoch)
+    for epoch in count(first_epoch):
+        # Hashed, as torch drops a seed's upper half, and seed + epoch would repeat the orders of other seeds.
+        mixed = int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:4])
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(mixed)).to(dataset.images.device)
+        for batch in order[: per_epoch * batch_size].split(batch_size)[first:]:
+            index = batch.chunk(world)[rank]
+            yield Batch(dataset.images[index], dataset.labels[index])
+        first = 0

@@ -3,6 +3,7 @@
 import pickle
 import string
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,16 +63,9 @@ def load(name: str, split: str = "train", root: str | Path = "data", device: str
     return Dataset(name, images.contiguous(), labels, about.classes).to(device)
 
 
-# --- The table ---
-
-
-def _read_idx(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
-    return read_image_file(images).unsqueeze(1), read_label_file(labels)  # (N, 1, H, W), (N,)
-
-
-def _read_emnist(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
-    images, labels = _read_idx(images, labels)
-    return images.mT, labels  # the archive holds every image transposed
+def _read_idx(images: Path, labels: Path, transposed: bool = False) -> tuple[Tensor, Tensor]:
+    pixels = read_image_file(images).unsqueeze(1)  # (N, 1, H, W)
+    return pixels.mT if transposed else pixels, read_label_file(labels)
 
 
 def _read_cifar10(*paths: Path) -> tuple[Tensor, Tensor]:
@@ -101,7 +95,8 @@ def _emnist(split: str) -> About:
     source = fetch.torchvision(datasets.EMNIST, "balanced", archive="EMNIST/raw/gzip.zip", md5="md5")
     by_hand = "its archive gzip.zip, or {files} (raw or .gz), into {folder}"
     classes = tuple(datasets.EMNIST.classes_split_dict[split])
-    return About((1, 28, 28), classes, "EMNIST/raw", files, digests, _read_emnist, (source,), by_hand)
+    read = partial(_read_idx, transposed=True)
+    return About((1, 28, 28), classes, "EMNIST/raw", files, digests, read, (source,), by_hand)
 
 
 def _cifar10() -> About:

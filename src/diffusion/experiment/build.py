@@ -1,8 +1,6 @@
 """An experiment is what a Config describes, built: codec, process, denoiser."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -57,9 +55,9 @@ def _network(config: Config) -> nn.Module:
 
 
 def _gaussian(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
-    linear = partial(LinearBeta, config.timesteps, config.beta_min, config.beta_max)
-    schedules: dict[str, Callable[[], Schedule]] = {"linear": linear, "cosine": Cosine, "rectified": Rectified}
-    schedule = schedules[config.schedule]()
+    kinds: dict[str, type[Schedule]] = {"linear": LinearBeta, "cosine": Cosine, "rectified": Rectified}
+    table = (config.timesteps, config.beta_min, config.beta_max) if config.schedule == "linear" else ()
+    schedule = kinds[config.schedule](*table)
     if config.target == "eps" and schedule(torch.ones(()))[0] < 1e-6:
         why = "target 'eps' says nothing of x_0 at t = 1 where this schedule has alpha = 0"
         raise UserError(f"{why}: use v, velocity or x_0")

@@ -31,9 +31,8 @@ def rank_of(order: Tensor) -> Tensor:
 class Averaging(Process):
     """At t = k/T the first k groups of lines are averaged, each to one number: the joint mean of all its lines.
 
-    `order` (T, lines per group) holds line numbers; `axis` says whether lines are rows or columns. With `sigma` > 0,
-    degraded images also carry Gaussian noise of that standard deviation, of which `eta` says how much each step draws
-    anew. The noise leaves the averages as they are. With `pinned`, the step keeps them too.
+    `order` (T, lines per group) holds numbers of rows or columns (`axis`). Degraded images also carry Gaussian noise of
+    deviation `sigma`, which the step draws anew by `eta`; averages stay free of it. With `pinned`, the step keeps them.
     """
 
     timesteps: int
@@ -87,14 +86,14 @@ class Averaging(Process):
         x_1 = values[:, :, self.rank - 1].unsqueeze(self.along).expand_as(like)
         return self.noisy(x_1, noise(like)) if self.adds_noise else x_1
 
-    def times(self, steps: int) -> Tensor:
-        """As of every process. More `steps` than groups visit the times between 1 and 0 several times, evenly often.
+    def times(self, steps: int, *, start: float = 1.0) -> Tensor:
+        """As of every process; more `steps` than groups visit the times between 1 and 0 again, evenly often.
 
-        With a random step (eta > 0) each visit starts from a better estimate, as in the resampling of Lugmayr et al.
-        (2022). With eta = 0 it would change nothing.
+        With a random step (eta > 0) each visit begins with a better estimate, as in the resampling of Lugmayr et al.
+        (2022); with eta = 0 it would change nothing.
         """
-        if steps <= self.timesteps or self.most_steps:
-            return super().times(steps)
+        if start < 1 or steps <= self.timesteps or self.most_steps:
+            return super().times(steps, start=start)
         between = self.timesteps - 1
         visits = between - torch.arange(steps - 1) * between // (steps - 1)  # (steps - 1,) from T - 1 down to 1
         return torch.cat([torch.tensor([self.timesteps]), visits, torch.tensor([0])]).double() / self.timesteps
@@ -102,9 +101,8 @@ class Averaging(Process):
     def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         """Bansal et al. (2022): eta 0 is Algorithm 2, which keeps x_t - D(x_0, t); eta 1 is Algorithm 1, without that.
 
-        So Algorithm 2 keeps the averages and every line it ever filled in, right or wrong; Algorithm 1 keeps neither.
-        `pinned` fills in all lines anew but keeps the averages, which are known: x_0 is shifted to have them, a
-        projection onto what was observed, as in Wang et al. (2023).
+        So Algorithm 2 keeps averages and all lines it ever filled in, right or wrong; Algorithm 1 keeps neither. Pinned
+        keeps the averages alone, which are known: x_0 is shifted to have them, as in Wang et al. (2023).
         """
         if self.pinned and s > 0:  # not the last estimate: to shift it would tint what is black
             x_0 = x_0 + self.means(x_t) - self.means(x_0)

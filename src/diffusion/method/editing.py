@@ -25,8 +25,8 @@ def inpaint(
 ) -> Iterator[Tensor]:
     """Fill x_0 (B, C, H, W) where the mask is True, yielding every state; the last keeps the other pixels bit for bit.
 
-    RePaint (Lugmayr et al., 2022, Algorithm 1): after each step the known pixels are put back, degraded to the same
-    time. Each step is undone and repeated, `resample` times in all, until the filled pixels agree with the known.
+    RePaint (Lugmayr et al., 2022, Algorithm 1): each step ends with the known pixels put back, degraded to its time. It
+    is undone and repeated, `resample` times in all, so that filled and known pixels agree.
     """
     assert isinstance(process, Gaussian), "only Gaussian noise can be filled in: averages mix known and unknown pixels"
     assert times[0] == 1, f"filling in starts at t = 1, not {times[0]:g}: what is to be filled is all unknown"
@@ -62,26 +62,16 @@ def vary(
 
     SDEdit (Meng et al., 2022), for every process: a strength near 0 keeps the image, at 1 only what the process keeps.
     """
-    times = times_from(process, strength, steps)
+    times = process.times(steps, start=strength)
     x_t = process.degrade(x_0, times[0], noise(x_0) if process.adds_noise else None)
     return loop(denoiser, process, x_t, times, noise, cond)
-
-
-def times_from(process: Process, t: float, steps: int) -> Tensor:
-    """The (steps + 1,) float64 times from t in (0, 1] down to 0, evenly; of a discrete process, multiples of 1/T."""
-    assert 0 < t <= 1, f"a time is above 0 and up to 1, not {t}"
-    T = process.timesteps
-    first = max(1, round(t * T)) if T else t
-    assert 1 <= steps <= (first if T else steps), f"from t = {t:g} there are 1 to {first} steps, not {steps}"
-    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64) * first
-    return times.round() / T if T else times
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
     """From a (weight 0) to b (weight 1), both (B, …), along the arc between them; weight is () or (B,).
 
-    Shoemake (1985), over all numbers of a sample: noise keeps its strength, where the straight line would pass too near
-    to 0. It is the straight line where a and b point in the same or in opposite directions: no arc is the shortest.
+    Shoemake (1985), over all numbers of a sample: noise keeps its strength, of which the straight line would lose some.
+    Where a and b point in the same or in opposite directions, no arc is the shortest, and it is the straight line.
     """
     assert a.shape == b.shape, f"only latents of one shape can be blended, not {tuple(a.shape)} and {tuple(b.shape)}"
     weight = torch.as_tensor(weight, dtype=torch.float64, device=a.device)
@@ -103,9 +93,8 @@ def invert(
 ) -> Iterator[Tensor]:
     """The noise from which DDIM draws x_0 (B, C, H, W), by the same `times`: every state after x_0 up to x_1, the last.
 
-    Song et al. (2021), section 4.3: the sampler's ODE run forwards. Each step takes the estimate of x_0 from where it
-    starts, the sampler the one from where it ends; `refine` corrections a step take that too, and converge to the exact
-    inverse.
+    Song et al. (2021), section 4.3: the sampler's ODE run forwards, each step with the x_0 estimated where it starts.
+    The sampler's was estimated at its end: `refine` corrections a step use that, and converge to the exact inverse.
     """
     assert isinstance(process, Gaussian) and process.eta == 0, "only a sampler that draws no noise can be run backwards"
     assert len(times) > 2, "from x_0 to its noise it takes 2 steps or more"
@@ -124,8 +113,8 @@ def invert(
 def corrected(process: Gaussian, x_s: Tensor, x_t: Tensor, x_0: Tensor, s: Tensor, t: Tensor) -> Tensor:
     """A better x_t, from which DDIM's step to s ends nearer to x_s, given the estimate x_0 of the x_t so far.
 
-    Two ways to solve Song et al. (2021), equation 12, for x_t, both exact at their fixed point. At high noise x_0
-    hardly depends on x_t, at low noise eps does not: held fixed, that one makes the iteration contract.
+    Song et al. (2021), equation 12, solved for x_t with x_0 or with eps held fixed: at high noise x_0 hardly depends on
+    x_t, at low noise eps does not, and so the iteration contracts.
     """
     (alpha_s, sigma_s), (alpha_t, sigma_t) = process.schedule(s), process.schedule(t)
     if sigma_t > alpha_t and s > 0:

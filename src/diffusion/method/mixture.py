@@ -29,11 +29,9 @@ class Mixture(nn.Module):
         from sklearn.exceptions import ConvergenceWarning  # here, as drawing from a saved mixture needs neither
         from sklearn.mixture import GaussianMixture
 
-        values = values.double().cpu()
         order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
-        held_out, others = (values[part].numpy() for part in order.tensor_split([max(1, len(values) // 10)]))
-        most = min(len(self.weights), len(others))
-        tried = {}
+        held_out, others = values.double().cpu()[order].tensor_split([max(1, len(values) // 10)])
+        most, tried = min(len(self.weights), len(others)), {}
         settings = {"reg_covar": 1e-5, "max_iter": 60, "random_state": seed, "init_params": "k-means++"}
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # a little short of it is enough
             for k in progress(sorted({1, most // 8, most // 3, most} - {0})):

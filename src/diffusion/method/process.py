@@ -9,7 +9,6 @@ from diffusion.method.noise import Noise
 from diffusion.method.schedule import Schedule
 
 KARRAS = (0.01, 80.0)  # sigma / alpha at the last and at the first step of that grid
-
 Draw = Callable[[Tensor], Tensor]  # gives standard normal numbers of the shape of its argument
 
 
@@ -54,11 +53,14 @@ class Process(nn.Module):
         """t itself, or the next time of a discrete process."""
         return t if self.timesteps is None else (t * self.timesteps).ceil() / self.timesteps
 
-    def times(self, steps: int) -> Tensor:
-        """The (steps + 1,) float64 times of a sampler, from 1 down to 0; of a discrete process, multiples of 1/T."""
-        assert 1 <= steps <= (self.most_steps or steps), f"steps: 1 to {self.most_steps or 'any'}, not {steps}"
-        t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-        return t if self.timesteps is None else (t * self.timesteps).round() / self.timesteps
+    def times(self, steps: int, *, start: float = 1.0) -> Tensor:
+        """Even times (steps + 1,) float64 from `start` in (0, 1] down to 0; of a discrete process, multiples of 1/T."""
+        assert 0 < start <= 1 <= steps, f"from t = {start} (above 0, up to 1) one cannot take {steps} steps"
+        T = self.timesteps
+        first = max(1, round(start * T)) if T else start
+        assert T is None or steps <= first, f"from t = {start:g} it takes 1 to {first} steps, not {steps}"
+        times = torch.linspace(1, 0, steps + 1, dtype=torch.float64) * first
+        return times.round() / T if T else times
 
     def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         """From t down to s < t, given an estimate of x_0. Bansal et al. (2022), Algorithm 2."""
@@ -74,9 +76,9 @@ class Gaussian(Process):
         self.timesteps = schedule.timesteps
 
     def draw_time(self, noise: Noise) -> Tensor:
-        """Uniform, or `logit_normal` (Esser et al., 2024): more times from the middle, where most is learnt.
+        """Uniform, or `logit_normal` (Esser et al., 2024): more from the middle, where most is learnt.
 
-        One time in ten stays uniform, as a logit-normal hardly ever comes near t = 1, where sampling starts.
+        One in ten stays uniform, as a logit-normal hardly ever comes near t = 1, where sampling starts.
         """
         t = super().draw_time(noise)
         if not self.logit_normal:
@@ -84,13 +86,13 @@ class Gaussian(Process):
         middle = self.ceil(noise(t[:, None])[:, 0].sigmoid())
         return torch.where(noise.uniform() < 0.1, t, middle)
 
-    def times(self, steps: int, grid: str = "uniform") -> Tensor:
+    def times(self, steps: int, grid: str = "uniform", *, start: float = 1.0) -> Tensor:
         """Even times, or for "karras" times even in (sigma / alpha)^(1/7), Karras et al. (2022), equation 5.
 
-        Karras's takes small steps where little noise is left and large ones where noise hides the image. It starts at
-        the noise level KARRAS[1], or at the schedule's own if that is lower.
+        Those take small steps where little noise is left. They begin with the noise KARRAS[1], or less if the schedule
+        has less.
         """
-        even = super().times(steps)
+        even = super().times(steps, start=start)
         if grid == "uniform" or steps < 3:
             return even
         high = min(KARRAS[1], (-self.schedule.log_snr(even[0])).exp().item())
@@ -104,9 +106,8 @@ class Gaussian(Process):
         return (free + rank) / self.timesteps
 
     def degrade(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
-        alpha, sigma = self.schedule(t)
-        signal = append_dims(alpha, x_0) * x_0
-        return signal if eps is None else signal + append_dims(sigma, x_0) * eps
+        alpha, sigma = (append_dims(each, x_0) for each in self.schedule(t))
+        return alpha * x_0 if eps is None else alpha * x_0 + sigma * eps
 
     def prior(self, like: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         return noise(like)

@@ -1,8 +1,7 @@
 """Samplers: the process run backwards, as generators of states.
 
-All take the same step; they differ in how well they know the x_0 it heads for. One step of DDIM, or with eta = 1 of
-DDPM, integrates the reverse process exactly for an x_0 that does not change (Lu et al., 2022), so a second-order
-solver is the same step with an x_0 for the middle of the step.
+All take the process's step; they differ in how well they estimate the x_0 it heads for. The step is exact for an x_0
+that does not change (Lu et al., 2022), so a second-order solver is the same step with an x_0 for its middle.
 """
 
 from collections import deque
@@ -35,9 +34,8 @@ def heun(
 ) -> Iterator[Tensor]:
     """As `sample`, but with x_0 estimated at both ends of each step: second order, two network calls a step.
 
-    On straight lines it is Heun's trapezoid of their velocities: the plain mean of both x_0 would lose as much as it
-    gains, for in the last steps x_0 settles faster than that. As in Karras et al. (2022), Algorithm 1, the step to
-    t = 0 is a plain one.
+    On straight lines it is Heun's trapezoid of the velocities; a plain mean of both x_0 would lose as much as it gains,
+    as x_0 settles in the last steps. The step to t = 0 is a plain one, as in Karras et al. (2022), Algorithm 1.
     """
     for t, s in pairwise(times):
         x_0 = denoiser(x, t, cond)

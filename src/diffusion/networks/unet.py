@@ -44,10 +44,7 @@ class UNet(nn.Module):
         x = self.enter(x)  # (B, high, H/2, W/2)
         if x.dtype == torch.float32 and x.device.type == "cpu":  # a fifth faster; bfloat16 has layouts of its own
             x = x.contiguous(memory_format=torch.channels_last)
-        skips = []
-        for block in self.down:
-            x = block(x, time)
-            skips.append(x)
+        skips = [x := block(x, time) for block in self.down]
         x = self.shrink(x)  # (B, low, H/4, W/4)
         for block in self.middle:
             x = block(x, time)

@@ -16,7 +16,7 @@ from diffusion.experiment.build import Experiment
 from diffusion.method.denoiser import Cond, Denoiser
 from diffusion.method.noise import Noise
 
-SYNC_EVERY = 20  # steps after which the losses are read from a GPU: each time, it has to wait for the CPU
+SYNC_EVERY = 20  # steps after which losses are read from a GPU: each time, it has to wait for the CPU
 FITTED = 20_000  # training images that a process learns its prior from
 
 
@@ -47,9 +47,8 @@ class HasExperiment(Protocol):
 class Trainer:
     """Trains a copy of an experiment's denoiser; the experiment keeps the copy's moving average (EMA), to sample with.
 
-    Every random number is a function of (config.seed, step, place in the global batch): there is no generator to save,
-    and two processes with half a batch each do what one does with the whole. `state` is all that the rest of the
-    training depends on.
+    Random numbers are functions of (config.seed, step, place in the global batch): there is no generator to save, and
+    two processes with half a batch each do what one does with all of it.
     """
 
     def __init__(self, experiment: Experiment | HasExperiment, data: Dataset, accelerator: Accelerator | None = None):
@@ -57,11 +56,9 @@ class Trainer:
         e = experiment if isinstance(experiment, Experiment) else experiment.experiment
         self.accelerator = accelerator or Accelerator(cpu=next(e.denoiser.parameters()).device.type == "cpu")
         device = self.accelerator.device
-        e.to(device)
-        self.data = data.to(device)
-        self.config, self.codec, self.process = e.config, e.codec, e.process
+        self.data, self.config, self.codec, self.process = data.to(device), e.config, e.codec, e.process
         self.steps_per_epoch = steps_per_epoch(data, e.config.batch_size)  # refuses a batch that cannot be filled
-        self.ema = e.denoiser.requires_grad_(False).eval()
+        self.ema = e.to(device).denoiser.requires_grad_(False).eval()
         self.denoiser = copy.deepcopy(self.ema).requires_grad_(True)
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
         weights, betas = self.denoiser.parameters(), (0.9, e.config.beta2)
@@ -83,9 +80,9 @@ class Trainer:
     @property
     def lr(self) -> float:
         """The learning rate of the next step: rising over the warm-up, level, and falling where the end is planned."""
-        c = self.config
+        c, end = self.config, self.end
         rise = (self.step + 1) / c.warmup if c.warmup else 1.0
-        fall = (self.end - self.step) / (c.decay * self.end) if self.end and c.decay else 1.0
+        fall = (end - self.step) / (c.decay * end) if end and c.decay else 1.0
         return c.lr * max(0.0, min(1.0, rise, fall))
 
     def fit_prior(self, progress: Callable = iter) -> None:
@@ -96,13 +93,12 @@ class Trainer:
     def train(self, until: int) -> Iterator[Step]:
         """Train up to step `until`, yielding after every step. Raises Diverged. May be left at any step."""
         self.fit_prior()
+        c, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
         sync_every = 1 if self.accelerator.device.type == "cpu" else SYNC_EVERY
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        stream = batches(self.data, self.config.batch_size, self.config.seed, self.step, rank, world)
+        stream = batches(self.data, c.batch_size, c.seed, self.step, rank, world)
         while self.step < until:
-            batch = next(stream)
-            labels = batch.labels if self.config.classes else None
-            self.pending.append(self.update(self.codec.encode(batch.images), labels))
+            images, labels = next(stream)
+            self.pending.append(self.update(self.codec.encode(images), labels if c.classes else None))
             if self.step % sync_every == 0 or self.step == until:
                 self.sync_losses()
             yield Step(self.step, self.losses[-1] if self.losses else nan)
@@ -138,18 +134,16 @@ class Trainer:
         """Bring the pending losses to the CPU, averaged over the processes; raise Diverged if one is not finite."""
         if not self.pending:
             return
-        values = self.accelerator.reduce(torch.stack(self.pending), "mean")  # (steps, 2)
-        for loss, norm in values.tolist():
+        for loss, norm in self.accelerator.reduce(torch.stack(self.pending), "mean").tolist():
             if not (isfinite(loss) and isfinite(norm)):
-                raise Diverged(
-                    f"step {len(self.losses) + 1}: the loss is {loss:g} and the gradient norm {norm:g} at lr "
-                    f"{self.config.lr:g}; the step was not taken. A smaller lr or fp32 precision may help."
-                )
+                what = f"step {len(self.losses) + 1}: the loss is {loss:g} and the gradient norm {norm:g}"
+                hint = "the step was not taken. A smaller lr or fp32 precision may help."
+                raise Diverged(f"{what} at lr {self.config.lr:g}; {hint}")
             self.losses.append(loss)
         self.pending.clear()
 
     def state(self) -> dict[str, Any]:
-        """Plain tensors and values, for files.save."""
+        """All that the rest of the training depends on: plain tensors and values, for files.save."""
         self.sync_losses()
         parts = {name: getattr(self, name).state_dict() for name in ("denoiser", "ema", "optimizer")}
         return parts | {"losses": torch.tensor(self.losses, dtype=torch.float64), "end": self.end}
