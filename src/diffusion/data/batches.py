@@ -3,18 +3,11 @@
 import hashlib
 from collections.abc import Iterator
 from itertools import count
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from diffusion.data.datasets import Dataset
 from diffusion.errors import UserError
-
-
-class Batch(NamedTuple):
-    images: Tensor  # (B, C, H, W) uint8
-    labels: Tensor  # (B,) int64
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -26,7 +19,7 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
 
 def batches(
     dataset: Dataset, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
+) -> Iterator[Dataset]:
     """The batches of steps first_step, first_step + 1, … without end; each epoch is a new permutation.
 
     A batch depends on (seed, step) only. `batch_size` is that of all processes together; this one (`rank` of `world`)
@@ -41,6 +34,5 @@ def batches(
         mixed = int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:4])
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(mixed)).to(dataset.images.device)
         for batch in order[: per_epoch * batch_size].split(batch_size)[first:]:
-            index = batch.chunk(world)[rank]
-            yield Batch(dataset.images[index], dataset.labels[index])
+            yield dataset[batch.chunk(world)[rank]]
         first = 0

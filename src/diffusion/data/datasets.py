@@ -18,7 +18,7 @@ from diffusion.errors import unknown
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One split of a data set, whole, on one device."""
+    """One split of a data set, or some of it, on one device."""
 
     name: str
     images: Tensor  # (N, C, H, W) uint8
@@ -28,13 +28,15 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, index: Tensor) -> "Dataset":
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
     def to(self, device: torch.device | str) -> "Dataset":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def shuffled(self, seed: int = 0) -> "Dataset":
         """In a random order: the first images of a file may be unlike the rest, as those of MNIST's test split are."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.images.device)
-        return replace(self, images=self.images[order], labels=self.labels[order])
+        return self[torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.images.device)]
 
     def stratified(self, n: int, seed: int = 0) -> "Dataset":
         """n of its images in a random order, their labels in the proportions of all of them, to within one.
@@ -45,8 +47,7 @@ class Dataset:
         order = torch.randperm(len(self), generator=generator).to(self.images.device)
         ranked = order[self.labels[order].argsort(stable=True)]  # by label, of each in a random order
         even = ((torch.arange(n) + 0.5) * len(self) / n).long()  # with n above len(self), images repeat
-        order = ranked[even[torch.randperm(n, generator=generator)].to(ranked.device)]
-        return replace(self, images=self.images[order], labels=self.labels[order])
+        return self[ranked[even[torch.randperm(n, generator=generator)].to(ranked.device)]]
 
 
 def load(name: str, split: str = "train", root: str | Path = "data", device: str | torch.device = "cpu") -> Dataset:

@@ -66,13 +66,12 @@ class Averaging(Process):
         rank = self.rank[:, None] if self.along == -1 else self.rank
         return torch.where(rank <= step, self.means(x_0), x_0)
 
-    def noisy(self, x_t: Tensor, eps: Tensor, scale: float = 1.0) -> Tensor:
+    def noisy(self, x_t: Tensor, eps: Tensor | None, scale: float = 1.0) -> Tensor:
         """x_t with `scale` times its noise, which leaves the mean of every group as it is."""
-        return x_t + scale * self.sigma * (eps - self.means(eps))
+        return x_t if eps is None else x_t + scale * self.sigma * (eps - self.means(eps))
 
     def degrade(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
-        x_t = self.blurred(x_0, t)
-        return self.noisy(x_t, eps) if self.adds_noise and eps is not None else x_t
+        return self.noisy(self.blurred(x_0, t), eps if self.adds_noise else None)
 
     def fit(self, x_0: Tensor, progress: Callable = iter) -> None:
         """Learn the distribution of the averages of training images (N, C, H, W), for `prior`."""
@@ -84,7 +83,7 @@ class Averaging(Process):
         assert self.has_prior, "fit the averages first: without, only images can be averaged and restored"
         values = self.averages.draw(like, noise).reshape(len(like), like.shape[1], -1)  # (B, C, T)
         x_1 = values[:, :, self.rank - 1].unsqueeze(self.along).expand_as(like)
-        return self.noisy(x_1, noise(like)) if self.adds_noise else x_1
+        return self.noisy(x_1, noise(like) if self.adds_noise else None)
 
     def times(self, steps: int, *, start: float = 1.0) -> Tensor:
         """As of every process; more `steps` than groups visit the times between 1 and 0 again, evenly often.

@@ -97,8 +97,8 @@ class Trainer:
         sync_every = 1 if self.accelerator.device.type == "cpu" else SYNC_EVERY
         stream = batches(self.data, c.batch_size, c.seed, self.step, rank, world)
         while self.step < until:
-            images, labels = next(stream)
-            self.pending.append(self.update(self.codec.encode(images), labels if c.classes else None))
+            batch = next(stream)
+            self.pending.append(self.update(self.codec.encode(batch.images), batch.labels if c.classes else None))
             if self.step % sync_every == 0 or self.step == until:
                 self.sync_losses()
             yield Step(self.step, self.losses[-1] if self.losses else nan)
