@@ -34,7 +34,7 @@ HALF = torch.tensor(0.5, dtype=torch.float64)
 
 
 class Labelled(nn.Module):
-    """A network whose answer depends on all that it is told; label 3 says nothing."""
+    """A network whose output depends on all of its inputs; label 3 is the null label."""
 
     def null(self, cond):
         return torch.full_like(cond, 3)
@@ -62,7 +62,7 @@ def test_scale_1_is_one_call_of_the_plain_conditional_denoiser():
     assert counting.sizes == [6] and counting.calls[0][2] is LABELS
 
 
-def test_scale_0_is_one_call_that_is_told_nothing():
+def test_scale_0_is_one_unconditional_call():
     counting = Counting(denoiser())
     assert torch.equal(Guided(counting, 0.0)(X, HALF, LABELS), denoiser()(X, HALF, None))
     assert counting.sizes == [6] and torch.equal(counting.calls[0][2], null())
@@ -149,7 +149,7 @@ def test_an_interval_that_is_none_is_refused(interval):
 
 
 class TwoClasses:
-    """The exact denoiser of two equally frequent Gaussians N(∓m, s^2): of one, or told nothing (label 2) of both."""
+    """The exact denoiser of two equally frequent Gaussians N(∓m, s^2): of one, or unconditional (label 2) of both."""
 
     def __init__(self, schedule, m=0.5, s=0.25):
         self.schedule, self.m, self.s = schedule, m, s
@@ -222,7 +222,7 @@ def test_guided_for_a_part_of_the_way_the_samples_end_between():
 
 
 def stirred(config):
-    """An experiment whose network is random in every weight: an untrained one answers 0 whatever it is told."""
+    """An experiment whose network is random in every weight: an untrained one gives 0 for every input."""
     experiment, draw = build(config), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in experiment.denoiser.parameters():
@@ -230,14 +230,14 @@ def stirred(config):
     return experiment
 
 
-def test_the_unet_told_nothing_is_the_unet_told_the_null_label():
+def test_the_unet_without_a_condition_is_the_unet_with_the_null_label():
     network, x, t = stirred(SMALL).denoiser.network, noise(0, 4)(torch.empty(4, 1, 28, 28)), torch.linspace(0.1, 1, 4)
     cond = torch.tensor([0, 3, 5, 9])
     with torch.no_grad():
         assert torch.equal(network(x, t), network(x, t, network.null(cond)))
         assert torch.equal(network.null(cond), torch.full((4,), 10))
-        told = [network(x, t, torch.full((4,), label)) for label in range(11)]
-    distances = torch.stack([(a - b).abs().amax((1, 2, 3)).min() for i, a in enumerate(told) for b in told[:i]])
+        outputs = [network(x, t, torch.full((4,), label)) for label in range(11)]
+    distances = torch.stack([(a - b).abs().amax((1, 2, 3)).min() for i, a in enumerate(outputs) for b in outputs[:i]])
     assert (distances > 1e-4).all()  # every label says something else, the null label too
     assert UNet((1, 28, 28), (8, 16)).state_dict().keys() == network.state_dict().keys() - {"label_embed.weight"}
 
@@ -284,7 +284,7 @@ def test_labels_that_the_network_does_not_know_are_refused(labels):
         check_labels(build(SMALL.replace(classes=0)), torch.arange(2), labels)
 
 
-def test_a_network_that_cannot_be_told_labels_is_refused_with_a_sentence():
+def test_labels_for_a_network_without_them_are_refused_with_a_sentence():
     with pytest.raises(UserError, match="cannot be told labels: use unet, or classes 0"):
         build(Config(classes=10))
 
@@ -314,8 +314,8 @@ def labelled(n=1000, size=4):
     return Dataset("MNIST", images, torch.randint(0, 10, (n,), generator=draw), tuple("0123456789"))
 
 
-def heard(steps=40, rank=0, world=1, **changes):
-    """All that a network is told in some steps of training: labels (steps, B) and times (steps, B)."""
+def recorded(steps=40, rank=0, world=1, **changes):
+    """What a network gets in some steps of training: labels (steps, B) and times (steps, B)."""
     e = build(SMALL.replace(batch_size=250, **changes))
     e.denoiser = Denoiser(Recorder(), Rectified(), "velocity")
     trainer = Trainer(e, labelled())
@@ -325,32 +325,32 @@ def heard(steps=40, rank=0, world=1, **changes):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_training_hides_the_asked_share_of_labels_and_tells_the_others_as_they_are(share):
-    told, times = heard(drop_prob=share)
+def test_training_hides_the_given_share_of_labels_and_leaves_the_others(share):
+    labels, times = recorded(drop_prob=share)
     true = torch.stack([batch.labels for batch, _ in zip(batches(labelled(), 250, 0), range(40))])
-    hidden = told == 10
-    assert torch.equal(told[~hidden], true[~hidden])
-    deviation = math.sqrt(share * (1 - share) / told.numel())  # 10,000 labels
+    hidden = labels == 10
+    assert torch.equal(labels[~hidden], true[~hidden])
+    deviation = math.sqrt(share * (1 - share) / labels.numel())  # 10,000 labels
     assert hidden.float().mean().item() == pytest.approx(share, abs=4 * deviation + 1e-12)
     if 0 < share < 1:  # whatever the label, the time and the place in the batch
         z = lambda part: (hidden[part].float().mean().item() - share) / math.sqrt(share * (1 - share) / part.sum())
         parts = [true == label for label in range(10)]
         parts += [(times > low) & (times <= low + 0.25) for low in (0, 0.25, 0.5, 0.75)]
-        parts += [(torch.arange(250) // 125 == half).expand_as(told) for half in (0, 1)]
+        parts += [(torch.arange(250) // 125 == half).expand_as(labels) for half in (0, 1)]
         assert max(abs(z(part)) for part in parts) < 4
         each = hidden.float().mean(0)
         assert each.std().item() == pytest.approx(math.sqrt(share * (1 - share) / 40), rel=0.2)  # fresh every step
 
 
 def test_what_is_hidden_is_decided_by_the_seed():
-    a, b, c = (heard(4, seed=seed, drop_prob=0.5)[0] for seed in (3, 3, 4))
+    a, b, c = (recorded(4, seed=seed, drop_prob=0.5)[0] for seed in (3, 3, 4))
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert not torch.equal(a[0] == 10, a[1] == 10)
 
 
 def test_two_processes_hide_what_one_hides():
-    (whole, times), halves = heard(6, drop_prob=0.5), [heard(6, rank, 2, drop_prob=0.5) for rank in (0, 1)]
-    assert torch.equal(torch.cat([told for told, _ in halves], dim=1), whole)
+    (whole, times), halves = recorded(6, drop_prob=0.5), [recorded(6, rank, 2, drop_prob=0.5) for rank in (0, 1)]
+    assert torch.equal(torch.cat([labels for labels, _ in halves], dim=1), whole)
     assert torch.equal(torch.cat([t for _, t in halves], dim=1), times)
 
 
@@ -384,12 +384,12 @@ def test_a_training_with_labels_resumes_to_the_bit(tmp_path, process):
 
 
 def test_training_learns_what_the_labels_mean_and_to_do_without():
-    """Black images are 0, white ones 1: told the label the network knows x_0 from pure noise, untold the mean."""
+    """Black images are 0, white ones 1: with the label the network knows x_0 from pure noise, without it the mean."""
     images = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)
     images[::2] = 255
     data = Dataset("MNIST", images, torch.arange(1, 65) % 2, ("black", "white"))
     config = SMALL.replace(shape=(1, 8, 8), classes=2, target="x_0", batch_size=32, lr=1e-2, drop_prob=0.3, beta2=0.9)
     averaged = run(Trainer(build(config), data), 80).ema
     x_1 = noise(0, 64)(torch.empty(64, 1, 8, 8))
-    says = [averaged(x_1, torch.ones(()), torch.full((64,), label)).mean().item() for label in (0, 1, 2)]
-    assert says == pytest.approx([-0.5, 0.5, 0.0], abs=0.3)
+    estimates = [averaged(x_1, torch.ones(()), torch.full((64,), label)).mean().item() for label in (0, 1, 2)]
+    assert estimates == pytest.approx([-0.5, 0.5, 0.0], abs=0.3)

@@ -79,7 +79,7 @@ def test_a_perfect_denoiser_returns_x_0(schedule, target):
 
 @pytest.mark.parametrize("schedule, target", POSSIBLE)
 def test_what_the_network_regresses_is_what_the_denoiser_inverts(schedule, target):
-    """A network that answers exactly what the loss asks of it has loss 0 and makes a denoiser that answers x_0."""
+    """A network that is exactly its target has loss 0 and makes a denoiser that is exactly x_0."""
     schedule, x_0, eps = SCHEDULES[schedule](), torch.randn(8, 1, 4, 4), torch.randn(8, 1, 4, 4)
     for t in (torch.full((8,), 0.01), torch.rand(8).clamp(0.1), torch.ones(8)):
         x_t = Gaussian(schedule).degrade(x_0, t, eps)

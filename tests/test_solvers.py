@@ -136,7 +136,7 @@ def test_network_calls_are_what_is_said(steps):
         counting = Counting(gaussian(process.schedule))
         states = list(loop(counting, process, images(Z), process.times(steps)))
         assert len(states) == steps and len(counting.calls) == calls
-        assert all(0 < t <= 1 for _, t, _ in counting.calls)  # never at t = 0, where eps cannot be told
+        assert all(0 < t <= 1 for _, t, _ in counting.calls)  # never at t = 0, where eps is undefined
 
 
 @pytest.mark.parametrize("name", SAMPLERS["gaussian"])

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from diffusion import files
+from diffusion.api.model import Model
 from diffusion.data.datasets import Dataset
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
@@ -70,6 +71,26 @@ def test_leaving_the_generator_and_coming_back_changes_nothing():
 def test_the_seed_decides():
     assert same(run(trainer(), 3).state(), run(trainer(), 3).state())
     assert not same(run(trainer(), 3).state(), run(trainer(CONFIG.replace(seed=1)), 3).state())
+
+
+def test_a_model_that_is_trained_draws_with_the_averaged_weights_at_any_time():
+    model = Model(build(CONFIG))
+    before, start = model.sample(2, steps=2), copy.deepcopy(model.experiment.denoiser.state_dict())
+    t = Trainer(model, digits())
+    assert t.ema is model.experiment.denoiser and t.denoiser is not t.ema
+    assert same(t.denoiser.state_dict(), start) and t.accelerator.device.type == "cpu"
+    assert not same(run(t, 3).state()["denoiser"], t.ema.state_dict())
+    assert not torch.equal(model.sample(2, steps=2), before)
+
+
+def test_training_fits_the_prior_once(monkeypatch):
+    config = CONFIG.replace(process="averaging", target="x_0", timesteps=7)
+    model = Model(build(config))
+    assert not model.experiment.process.has_prior
+    t = run(Trainer(model, digits()), 1)
+    assert model.experiment.process.has_prior and model.sample(2, steps=2).isfinite().all()
+    monkeypatch.setattr(t.process, "fit", None)
+    run(t, 2)
 
 
 def test_training_learns():

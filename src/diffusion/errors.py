@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 class Failure(RuntimeError):
-    """Nothing was wrong with what was asked, but it failed; commands print the sentence and exit with code 1."""
+    """It failed though the request was right; commands print the sentence and exit with code 1."""
 
 
 def unknown(kind: str, name: object, allowed: Iterable[object], meant: str | None = None) -> UserError:
