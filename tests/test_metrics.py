@@ -177,12 +177,12 @@ def test_two_processes_score_as_one(tmp_path):
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (torch.rand(9, *SHAPE) - 0.5, r"images in \[-0\..*decode them first"),
-        (torch.rand(9, *SHAPE) * 2 - 1, r"images in \[-0\..*, 0\..*decode"),
-        (torch.rand(9, *SHAPE) * 255, r"images in \[.*, 2..\..*decode"),
-        (torch.full((9, *SHAPE), 1 + 1e-5), r"images in \[1.00001, 1.00001\]"),
-        (torch.full((9, *SHAPE), -1e-5), "images in"),
-        (torch.rand(9, *SHAPE).index_fill(0, torch.tensor(4), torch.nan), "NaN"),
+        (torch.rand(9, *SHAPE) - 0.5, r"from -0\..* decoded first"),
+        (torch.rand(9, *SHAPE) * 2 - 1, r"from -0\..* to 0\..*decoded"),
+        (torch.rand(9, *SHAPE) * 255, r"from .* to 2..\..*decoded"),
+        (torch.full((9, *SHAPE), 1 + 1e-5), "from 1.00001 to 1.00001"),
+        (torch.full((9, *SHAPE), -1e-5), "from -1e-05"),
+        (torch.rand(9, *SHAPE).index_fill(0, torch.tensor(4), torch.nan), "from nan to nan"),
         (torch.rand(9, *SHAPE).index_fill(0, torch.tensor(4), torch.inf), "inf"),
         (pictures(9).long(), "int64"),
         (pictures(9)[0], r"\(N, C, H, W\)"),
@@ -221,11 +221,11 @@ def test_a_reference_is_measured_once(tmp_path):
 
     images = pictures(80)
     first = Reference.of(flat(), images, tmp_path)
-    again = Reference.of(Extractor(**{**vars(flat()), "look": blind}), images, tmp_path)
+    again = Reference.of(Extractor(**{**vars(flat()), "forward": blind}), images, tmp_path)
     assert score(images, replace(again, extractor=flat())) == score(images, first)
     for eye, other in ((flat(), pictures(80, 1)), (flat("other"), images), (flat(), images[:-1])):
         with pytest.raises(AssertionError, match="looked again"):
-            Reference.of(Extractor(**{**vars(eye), "look": blind}), other, tmp_path)
+            Reference.of(Extractor(**{**vars(eye), "forward": blind}), other, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:100])  # a damaged one is measured again, and mended
     assert torch.equal(Reference.of(flat(), images, tmp_path).fid.real_features_sum, first.fid.real_features_sum)
@@ -263,7 +263,7 @@ def test_a_shipped_classifier_is_as_good_as_its_file_says(name, short, least):
     path = ROOT / "weights" / f"classifier_{name}.pth"
     facts = torch.load(path, weights_only=True)
     images, labels = real(name, "test")
-    eye = features_room.load_extractor(short, ROOT / "weights")
+    eye = features_room.extractor_for(short, ROOT / "weights")
     assert agreement(eye, images, labels) == pytest.approx(facts["accuracy"], abs=2e-4)  # other CPUs round otherwise
     assert facts["accuracy"] >= least and facts["n_test"] == len(images)
     assert path.stat().st_size < 1e6 and eye.sha256 == files.sha256(path) and eye.dataset == name
@@ -291,7 +291,7 @@ def test_what_is_no_extractor_is_refused_in_one_sentence(tmp_path):
     cases |= {str(other): "is not a classifier", absent: "there is no file"}
     for features, said in cases.items():
         with pytest.raises(UserError, match=said) as error:
-            features_room.load_extractor(features, tmp_path)
+            features_room.extractor_for(features, tmp_path)
         assert "\n" not in str(error.value)
 
 
@@ -302,13 +302,13 @@ def test_inception_that_cannot_be_had_says_what_to_put_where(tmp_path, monkeypat
         for url, said in [("http://127.0.0.1:9/x.pth", "refused"), (f"file://{__file__}", "invalid hash")]:
             monkeypatch.setattr(features_room, "INCEPTION_URL", url)
             with pytest.raises(UserError, match=f"{said}.* put pt_inception-2015-12-05-6726825d.pth .* into 'w'"):
-                features_room.load_extractor("inception", "w")
+                features_room.extractor_for("inception", "w")
         assert list((tmp_path / "hub" / "checkpoints").iterdir()) == []
     finally:
         torch.hub.set_dir(torch_home)
 
 
-def test_a_file_that_is_not_inception_is_refused_before_it_is_opened(tmp_path):
+def test_a_file_that_is_not_inception_is_refused_before_it_is_opened(tmp_path, monkeypatch):
     class Trap:
         def __reduce__(self):
             return (Path(tmp_path / "sprung").write_text, ("!",))
@@ -316,17 +316,18 @@ def test_a_file_that_is_not_inception_is_refused_before_it_is_opened(tmp_path):
     path = tmp_path / features_room.INCEPTION_FILE
     path.write_bytes(pickle.dumps(Trap(), protocol=2))
     with pytest.raises(UserError, match="is not FID's Inception-v3: its sha256"):
-        features_room.load_extractor("inception", inception_weights=path)
+        features_room.extractor_for("inception", inception_weights=path)
     with pytest.raises(UserError, match="is not FID's Inception-v3: its sha256"):
-        features_room.load_extractor("inception", tmp_path)  # found there, and checked as well
+        features_room.extractor_for("inception", tmp_path)  # found there, and checked as well
+    monkeypatch.setattr(features_room, "INCEPTION_SHA256", files.sha256(path))
     with pytest.raises(UserError, match="weight file|could run code"):  # even with the right hash nothing in it is run
-        features_room.from_inception(path, sha256=files.sha256(path))
+        features_room.extractor_for("inception", inception_weights=path)
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(UserError, match="there is no file"):
-        features_room.load_extractor("inception", inception_weights=tmp_path / "none.pth")
+        features_room.extractor_for("inception", inception_weights=tmp_path / "none.pth")
 
 
-def test_inception_sees_grey_images_as_rgb(tmp_path):
+def test_inception_sees_grey_images_as_rgb(tmp_path, monkeypatch):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     class Random(FeatureExtractorInceptionV3):
@@ -338,12 +339,13 @@ def test_inception_sees_grey_images_as_rgb(tmp_path):
     network = Random("random", ["2048", "logits_unbiased"], nothing)
     path = tmp_path / "random.pth"
     torch.save(network.state_dict(), path)
-    eye = features_room.from_inception(path, sha256=files.sha256(path)[:8])
+    monkeypatch.setattr(features_room, "INCEPTION_SHA256", files.sha256(path)[:8])
+    eye = features_room.extractor_for("inception", inception_weights=path)
     grey = (torch.rand(3, 1, 28, 28) * 255).byte()
     for seen, expected in zip(eye(grey / 255), network(grey.repeat(1, 3, 1, 1))):
         torch.testing.assert_close(seen, expected, rtol=1e-3, atol=0)  # the features of random weights are tiny
     assert (eye.dim, eye.name) == (2048, "Inception-v3 (2048-d)")
-    with pytest.raises(UserError, match="4 channels"):
+    with pytest.raises(UserError, match="knows only grey and RGB"):
         eye(torch.rand(2, 4, 28, 28))
     with pytest.raises(UserError, match="does not know the labels"):
         agreement(eye, grey, torch.zeros(3))

@@ -1,4 +1,4 @@
-"""Feature extractors: what the metrics look through. Images in, features and logits out."""
+"""Feature extractors, whose features the metrics compare. Images in, features and logits out."""
 
 import io
 import socket
@@ -11,7 +11,9 @@ from torch import Tensor, distributed
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from diffusion import files
+from diffusion.data.datasets import DATASETS
 from diffusion.errors import UserError, unknown
+from diffusion.method.codec import check_pixels
 from diffusion.networks import classifier
 
 CLASSIFIERS = {"mnist": "MNIST", "fashion": "FashionMNIST"}  # short names of those in weights/
@@ -30,19 +32,8 @@ def as_bytes(images: Tensor) -> Tensor:
 
     Floats are rounded to 256 levels as a picture file would: an image scores the same from memory and from disk.
     """
-    if images.ndim != 4:
-        raise UserError(f"images of shape {tuple(images.shape)}: the metrics need (N, C, H, W)")
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point():
-        raise UserError(f"images of type {images.dtype}: the metrics need uint8, or floats in [0, 1]")
-    if images.numel():
-        low, high = (edge.item() for edge in images.aminmax())  # a single NaN makes both NaN
-        if low != low:
-            raise UserError("images with NaN: the metrics need floats in [0, 1], or uint8")
-        if low < -1e-6 or high > 1 + 1e-6:
-            raise UserError(f"images in [{low:g}, {high:g}]: the metrics need [0, 1] or uint8, so decode them first")
-    return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
+    check_pixels(images)
+    return images if images.dtype == torch.uint8 else (images.float() * 255).round().clamp(0, 255).byte()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,49 +46,42 @@ class Extractor:
     dataset: str  # what it was trained on
     shape: tuple[int, int, int] | None  # (C, H, W) of the images it knows; None: any, grey or RGB
     device: torch.device
-    look: Callable[[Tensor], tuple[Tensor, Tensor]]  # uint8 images on the device -> features, logits
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]]  # uint8 images on the device -> features, logits
 
     @torch.no_grad()
     def __call__(self, images: Tensor, batch_size: int = 500, progress: Progress = iter) -> tuple[Tensor, Tensor]:
         """Features and logits, float32 on the device, of images fit for `as_bytes`; UserError for any other."""
-        images = as_bytes(images)
-        shape = tuple(images.shape[1:])
-        if self.shape and shape != self.shape:
-            raise UserError(f"images of shape {shape}: the {self.name} knows only {self.shape}")
-        if shape[0] not in (1, 3):
-            raise UserError(f"images of {shape[0]} channels: the {self.name} knows only 1 or 3")
+        images, shape = as_bytes(images), tuple(images.shape[1:])
+        fits = shape == self.shape if self.shape else shape[0] in (1, 3)
+        if not fits:
+            raise UserError(f"images of shape {shape}: the {self.name} knows only {self.shape or 'grey and RGB'}")
         with torch.autocast(self.device.type, enabled=False):  # a caller's bfloat16 would change the scores
-            seen = [self.look(some.to(self.device)) for some in progress(images.split(batch_size))]
-        features, logits = (torch.cat(part).float() for part in zip(*seen))
+            parts = [self.forward(part.to(self.device)) for part in progress(images.split(batch_size))]
+        features, logits = (torch.cat(part).float() for part in zip(*parts))
         return features, logits
 
 
-def load_extractor(
-    features: str,
+def extractor_for(
+    name: str,
     weights: str | Path = "weights",
-    inception_weights: str | Path | None = None,
     device: str | torch.device = "cpu",
+    inception_weights: str | Path | None = None,
 ) -> Extractor:
-    """One of "mnist" and "fashion" (classifiers in the folder `weights`), "inception", or a classifier's file.
+    """What to measure a data set with: by its name, the classifier of it in the folder `weights`.
 
-    Inception's weights are `inception_weights` if given, else a file in `weights` or torch's cache, else downloaded.
+    Or "mnist", "fashion", "inception", or a classifier's file, X.pth. Inception's file is `inception_weights` if given,
+    else one in `weights` or torch's cache, else downloaded. UserError for another name, or if the file cannot be had.
     """
-    if features in CLASSIFIERS:
-        return extractor_for(CLASSIFIERS[features], weights, device)
-    if features == "inception":
-        return from_inception(Path(inception_weights) if inception_weights else find_inception(Path(weights)), device)
-    if not features.endswith(".pth"):
-        raise unknown("features", features, [*CLASSIFIERS, "inception", "a classifier's .pth"])
-    return from_classifier(Path(features), device)
+    if name == "inception":
+        return _inception(Path(inception_weights) if inception_weights else _find_inception(Path(weights)), device)
+    return _classifier(Path(name) if name.endswith(".pth") else find_classifier(name, weights), device)
 
 
-def extractor_for(dataset: str, weights: str | Path = "weights", device: str | torch.device = "cpu") -> Extractor:
-    """The default for a data set: the classifier of it in the folder `weights`; UserError if there is none."""
-    return from_classifier(find_classifier(dataset, weights), device)
-
-
-def find_classifier(dataset: str, weights: str | Path = "weights") -> Path:
+def find_classifier(name: str, weights: str | Path = "weights") -> Path:
     """The file of a data set's classifier; UserError if there is none."""
+    dataset = CLASSIFIERS.get(name, name)
+    if dataset not in DATASETS:
+        raise unknown("features", name, [*DATASETS, *CLASSIFIERS, "inception", "a classifier's .pth"])
     path = Path(weights) / f"classifier_{dataset}.pth"
     if not path.is_file():
         train = f"`python src train-classifier --dataset {dataset}`"
@@ -105,18 +89,16 @@ def find_classifier(dataset: str, weights: str | Path = "weights") -> Path:
     return path
 
 
-def from_classifier(path: Path, device: str | torch.device = "cpu") -> Extractor:
-    """Look through a file of `python src train-classifier`; UserError if it is none."""
+def _classifier(path: Path, device: str | torch.device) -> Extractor:
     network, facts = classifier.load(path)
     network.to(device)
 
-    def look(images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
         features = network.features(images / 255)
         return features, network.head(features)
 
-    name = f"{facts['dataset']} classifier ({classifier.FEATURES}-d penultimate)"
-    digest = files.sha256(path)
-    return Extractor(name, digest, classifier.FEATURES, facts["dataset"], network.shape, torch.device(device), look)
+    name, dim = f"{facts['dataset']} classifier ({classifier.FEATURES}-d penultimate)", classifier.FEATURES
+    return Extractor(name, files.sha256(path), dim, facts["dataset"], network.shape, torch.device(device), forward)
 
 
 def gather(part: Tensor) -> Tensor:
@@ -127,8 +109,8 @@ def gather(part: Tensor) -> Tensor:
 # --- Inception ---
 
 
-def from_inception(path: Path, device: str | torch.device = "cpu", sha256: str = INCEPTION_SHA256) -> Extractor:
-    """Look through FID's own Inception-v3 (Heusel et al., 2017); UserError unless the file's hash begins with `sha256`.
+def _inception(path: Path, device: str | torch.device) -> Extractor:
+    """FID's own Inception-v3 (Heusel et al., 2017); UserError if the file's hash does not begin with INCEPTION_SHA256.
 
     So short a hash can be forged, so the file is opened as data only, and torch-fidelity, which would run what is in
     it, gets a fresh copy of its tensors.
@@ -138,16 +120,17 @@ def from_inception(path: Path, device: str | torch.device = "cpu", sha256: str =
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}")
     digest = files.sha256(path)
-    if not digest.startswith(sha256):
-        raise UserError(f"{str(path)!r} is not FID's Inception-v3: its sha256 is {digest[:8]}…, not {sha256[:8]}…")
+    if not digest.startswith(INCEPTION_SHA256):
+        wrong = f"its sha256 is {digest[:8]}…, not {INCEPTION_SHA256}…"
+        raise UserError(f"{str(path)!r} is not FID's Inception-v3: {wrong}")
     torch.save(files.load(path), copy := io.BytesIO())
     copy.seek(0)
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], copy).to(device)
-    look = lambda images: network(images.expand(-1, 3, -1, -1))  # grey is repeated
-    return Extractor("Inception-v3 (2048-d)", digest, 2048, "ImageNet", None, torch.device(device), look)
+    forward = lambda images: network(images.expand(-1, 3, -1, -1))  # grey is repeated
+    return Extractor("Inception-v3 (2048-d)", digest, 2048, "ImageNet", None, torch.device(device), forward)
 
 
-def find_inception(weights: Path) -> Path:
+def _find_inception(weights: Path) -> Path:
     """Where Inception's weights are, downloaded into torch's cache if nowhere; UserError says what to put where."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_CACHE
     for path in (weights / INCEPTION_FILE, weights / INCEPTION_CACHE, cached):
