@@ -74,23 +74,17 @@ def curve(
     return _save(axes, path, title=title, xlabel="epoch", ylabel=label)
 
 
-def parallel(study: "Study", path: Path) -> Path:
-    """A line a trial through its FID and its settings, the best darkest."""
-    return _of_study("plot_parallel_coordinate", study, path)
-
-
-def best(study: "Study", path: Path) -> Path:
-    """The FID of each trial, and the best so far."""
-    return _of_study("plot_optimization_history", study, path)
-
-
-def _of_study(plot: str, study: "Study", path: Path) -> Path:
+def trials(study: "Study", stem: Path) -> list[Path]:
+    """The FID of a sweep's trials: with their settings, the best darkest, and in their order, with the best so far."""
     from optuna.visualization import matplotlib as plots  # seconds to import
 
-    with plt.rc_context(), warnings.catch_warnings(action="ignore"):  # optuna changes the style for good
-        axes = getattr(plots, plot)(study, target_name="FID")
-        axes.figure.set_size_inches(8, 4.5)
-        return _save(axes, path, title=study.study_name)
+    written = []
+    for name, plot in (("parallel", plots.plot_parallel_coordinate), ("best", plots.plot_optimization_history)):
+        with plt.rc_context(), warnings.catch_warnings(action="ignore"):  # optuna changes the style for good
+            axes = plot(study, target_name="FID")
+            axes.figure.set_size_inches(8, 4.5)
+            written.append(_save(axes, stem.with_name(f"{stem.name}_{name}.png"), title=study.study_name))
+    return written
 
 
 def _save(axes: plt.Axes, path: Path, **words: str) -> Path:

@@ -71,12 +71,10 @@ def report(sweep: Sweep) -> None:
     written = [write_atomically(sweep.folder / "trials.jsonl", lambda file: file.write(text.encode()))]
     done = [each for each in found if each["state"] == "complete"]
     if done:
-        best, stem = done[0], f"Plots/sweep_{args.name}"
+        best = done[0]
         print(f"FID of N = {best['n']:,} images against {best['n_reference']:,} training images; ", end="")
         print(f"real test images: {best['floor']:.2f}\nfeatures: {best['extractor']}, sha256 {best['sha256'][:16]}")
-        study = completed(sweep)
-        written.append(figures.parallel(study, args.out / f"{stem}_parallel.png"))
-        written.append(figures.best(study, args.out / f"{stem}_best.png"))
+        written += figures.trials(completed(sweep), args.out / f"Plots/sweep_{args.name}")
     left = sum(each["state"] in ("waiting", "running", "interrupted") for each in found)
     print(f"{len(done)} complete, {left} to do or under way; wrote {', '.join(map(str, written))}")
     if any(each["state"] == "running" for each in found):
