@@ -1,34 +1,26 @@
 """Part 2, the training grounds and restorations, as a person runs them."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from in_process import DATA, files_in, run
 
-import part_2
-import training_grounds
 from diffusion import files
 from diffusion.experiment.build import build
 from diffusion.experiment.presets import COLD
 from diffusion.experiment.weights import load_weights
-from diffusion.laboratory import options
 from diffusion.method.averaging import Averaging, line_order
 from diffusion.method.mixture import Mixture
 from diffusion.method.noise import Noise
 from diffusion.networks.unet import UNet
-
-ROOT = Path(__file__).parents[1]
-DATA = ["--data-root", str(ROOT / "data")]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+from diffusion.training import trainer
 
 
-def run(script, *words):
-    command = [sys.executable, str(ROOT / script), *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=280)
+@pytest.fixture(autouse=True, scope="module")
+def quickly_fitted():
+    """Priors are learned from 2,000 images instead of 20,000."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch.setattr(trainer, "FITTED", 2000)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +35,7 @@ def finished(tmp_path_factory):
 def test_part_2_writes_what_the_coursework_writes_and_compares_the_ways_back(finished):
     out, said = finished
     kinds = ("custom", "original", "degraded", "direct", "unconditional")
-    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert names == {
+    assert files_in(out) == {
         *(f"Plots/{name}_for_custom_row_default_7.png" for name in ("losses", "fid", "incept_score")),
         *(f"contents_custom/{kind}_sample_{epoch:04d}_row_default_7.png" for kind in kinds for epoch in (0, 1)),
         *(f"runs/custom_row_default_7/custom_mnist_{epoch}_row_default_7.pth" for epoch in (0, 1)),
@@ -58,13 +49,14 @@ def test_generate_restores_test_images_and_draws_new_ones(finished, tmp_path):
     out, _ = finished
     weights = out / "runs/custom_row_default_7/custom_mnist_1_row_default_7.pth"
     files = {name: tmp_path / f"{name}.npy" for name in ("x", "y", "z")}
-    done = run("src", "generate", "--weights", weights, "--from", "test", "--method", "alg2", "--count", 5, "--out",
-               files["x"], "--originals", files["y"], "--labels", files["z"], *DATA)  # fmt: skip
+    draw = ["generate", "--weights", weights, "--count", 5, "--out", files["x"], *DATA]
+    more = ["--from", "test", "--sampler", "alg2", "--originals", files["y"], "--labels", files["z"]]
+    done = run("src", *draw, *more)
     assert done.returncode == 0, done.stderr
     x, y, z = (np.load(path) for path in files.values())
     assert x.shape == y.shape == (5, 1, 28, 28) and z.tolist() == [7, 2, 1, 0, 4]  # the first test labels of MNIST
     assert y.max() == 1 and not np.allclose(x, y)
-    done = run("src", "generate", "--weights", weights, "--count", 5, "--out", files["x"], *DATA)
+    done = run("src", *draw)
     assert done.returncode == 0, done.stderr
     new = np.load(files["x"])
     assert new.std() > 0.01 and abs(new[0] - new[1]).max() > 0.01
@@ -86,9 +78,8 @@ def test_the_fitted_prior_travels_with_the_weights(finished):
     (["1", "default_7", "row", "--sampler", "alg2", "--steps", "8"], "from 1 to 7"),
     (["1", "default_7", "row", "--sampler", "ddim"], "unknown sampler"),
 ])  # fmt: skip
-def test_wrong_input_to_part_2(tmp_path, capsys, words, says):
-    refused(part_2.main, [*words, "--out", str(tmp_path), *DATA], says, capsys)
-    assert not any(tmp_path.iterdir())
+def test_wrong_input_to_part_2(tmp_path, words, says):
+    refused("src/part_2.py", words, says, tmp_path)
 
 
 @pytest.mark.parametrize("words, says", [
@@ -98,16 +89,14 @@ def test_wrong_input_to_part_2(tmp_path, capsys, words, says):
     (["1", "default", "no", "row"], "has no axis"),
     (["1", "default", "maybe"], "allowed: true, yes, false, no"),
 ])  # fmt: skip
-def test_wrong_input_to_the_training_grounds(tmp_path, capsys, words, says):
-    refused(training_grounds.main, [*words, "--out", str(tmp_path), *DATA], says, capsys)
-    assert not any(tmp_path.iterdir())
+def test_wrong_input_to_the_training_grounds(tmp_path, words, says):
+    refused("src/training_grounds.py", words, says, tmp_path)
 
 
-def refused(main, words, says, capsys):
-    with pytest.raises(SystemExit) as left:
-        options.run_command(main, words)
-    said = capsys.readouterr().err
-    assert left.value.code == 2 and says in said and said.count("\n") == 1
+def refused(script, words, says, out):
+    left = run(script, *words, "--out", out, *DATA)
+    assert left.returncode == 2 and says in left.stderr and left.stderr.count("\n") == 1
+    assert not any(out.iterdir())
 
 
 @pytest.mark.parametrize("words, path", [
