@@ -1,4 +1,4 @@
-"""How much restored images are like their originals, and whether a classifier sees the label."""
+"""How much restored images are like their originals, and how often a classifier finds the label."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Likeness(NamedTuple):
 
     ssim: float  # structural similarity (Wang et al., 2004), 1 for equal images
     rmse: float  # root of the mean squared difference of pixels in [0, 1]
-    agreement: float  # share in which a classifier sees the original's label
+    agreement: float  # share in which a classifier finds the original's label
     agreement_original: float  # the same of the originals: its own accuracy on them
     mean: float  # grey value of the restored images
     mean_original: float
@@ -25,14 +25,13 @@ def likeness(extractor: Extractor, images: Tensor, originals: Tensor, labels: Te
     x, y = (as_bytes(each).float() / 255 for each in (images, originals))
     ssim = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none").reshape(len(x))
     mean = lambda values: gather(values).double().mean().item()
-    square = (x - y).square().mean((1, 2, 3))
-    means = mean(x.mean((1, 2, 3))), mean(y.mean((1, 2, 3)))
-    seen = (agreement(extractor, each, labels) for each in (images, originals))
-    return Likeness(mean(ssim), mean(square) ** 0.5, *seen, *means)
+    rmse = mean((x - y).square().mean((1, 2, 3))) ** 0.5
+    agreements = (agreement(extractor, each, labels) for each in (images, originals))
+    return Likeness(mean(ssim), rmse, *agreements, *(mean(each.mean((1, 2, 3))) for each in (x, y)))
 
 
 def agreement(extractor: Extractor, images: Tensor, labels: Tensor) -> float:
-    """The share of images, of all processes, in which a classifier sees the label that they were made for."""
+    """The share of images, of all processes, in which a classifier finds the label that they were made for."""
     if extractor.dataset == "ImageNet":
         raise UserError(f"the {extractor.name} does not know the labels of these images: use a classifier's features")
     _, logits = extractor(images)

@@ -1,10 +1,11 @@
 """Honest scores of generated images: FID, inception score and KID, with what they were measured through and against."""
 
+import contextlib
 import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ SUBSETS, SUBSET_SIZE = 100, 1000  # draws of the KID, and images in each
 
 
 class Scores(NamedTuple):
-    """What `score` measured, and with what. The deviations are over parts of the images, not over seeds."""
+    """What `score` measured, and with what. The deviations (sd) are over parts of the images, not over seeds."""
 
     fid: float  # Fréchet distance of the features, >= 0 (Heusel et al., 2017)
     inception_score: float  # mean over the parts (Salimans et al., 2016)
@@ -59,12 +60,12 @@ class Reference:
     """What real images look like to an extractor; `of` makes one."""
 
     extractor: Extractor
-    fid: FrechetInceptionDistance  # has seen all real images, and keeps what it saw
+    fid: FrechetInceptionDistance  # holds the sums over all real images
     features: Tensor  # (at most KEPT, D) of images drawn from all
 
     @property
     def n(self) -> int:
-        """How many real images were seen."""
+        """How many real images there are."""
         return int(self.fid.real_features_num_samples)
 
     @classmethod
@@ -80,28 +81,20 @@ class Reference:
         path = cache and Path(cache) / f"reference_{digest.hexdigest()[:24]}.pth"
         network = PrecomputedFeatures(extractor.dim)
         fid = FrechetInceptionDistance(network, reset_real_features=False, sync_on_compute=False).to(extractor.device)
-        if known := path and _read(path):
+        with contextlib.suppress(UserError, KeyError, TypeError):  # a file that is absent, damaged, of another version
+            known = files.load(path) if path else {}
             fid.load_state_dict(known["fid"])
             return cls(extractor, fid.to(extractor.device), known["features"])
         features, _ = extractor(images, progress=progress)
-        for part in features.split(KEPT):  # in float64 they would not all fit beside each other
-            fid.update(part.double(), real=True)
+        for part in features.split(KEPT):  # in float64, which it turns them to, they would not all fit into memory
+            fid.update(part, real=True)
         drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:KEPT].to(features.device)
         reference = cls(extractor, fid, features[drawn].cpu())
         if path:
             fid.persistent(True)
-            seen = {name: value for name, value in fid.state_dict().items() if name.startswith("real_")}
-            files.save(path, {"kind": "reference", "fid": seen, "features": reference.features})
+            sums = {name: value for name, value in fid.state_dict().items() if name.startswith("real_")}
+            files.save(path, {"kind": "reference", "fid": sums, "features": reference.features})
         return reference
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The content of a cached reference; None if it is absent, damaged or of another version."""
-    try:
-        content = files.load(path)
-    except UserError:
-        return None
-    return content if isinstance(content, dict) and content.get("kind") == "reference" and "fid" in content else None
 
 
 # --- The generated images ---
@@ -126,33 +119,27 @@ def score(
         warnings.catch_warnings(action="ignore", category=UserWarning),  # that features are kept: they are few
     ):
         torch.default_generator.manual_seed(seed)  # the metrics shuffle with it
-        fid = _frechet(features, reference.fid)
-        inception_score, inception_score_sd = _inception_score(logits)
-        kid, kid_sd = _kernel(features, reference.features)
-    numbers = (each.item() for each in (fid, inception_score, inception_score_sd, kid, kid_sd))
+        reference.fid.reset()  # forgets the generated images of the last score only
+        reference.fid.update(features.double(), real=False)
+        fid = reference.fid.compute().clamp(min=0)  # rounding takes equal sets to -1e-12
+        numbers = [each.item() for each in (fid, *_inception_score(logits), *_kernel(features, reference.features))]
     few, enough = min(n, reference.n), 2 * extractor.dim
     warning = f"{few:,} images are too few for {extractor.dim} features: below {enough:,} FID is far too high"
-    return Scores(*numbers, n, reference.n, extractor.name, extractor.sha256, warning * (few < enough))
-
-
-def _frechet(features: Tensor, fid: FrechetInceptionDistance) -> Tensor:
-    fid.reset()  # forgets the generated images of the last score only
-    fid.update(features.double(), real=False)
-    return fid.compute().clamp(min=0)  # rounding takes equal sets to -1e-12
+    return Scores(*numbers, n, reference.n, extractor.name, extractor.sha256, warning if few < enough else "")
 
 
 def _inception_score(logits: Tensor) -> tuple[Tensor, Tensor]:
-    inception = InceptionScore(PrecomputedFeatures(logits.shape[1]), splits=SPLITS, sync_on_compute=False)
-    inception.update(logits.double())
-    return inception.compute()
+    metric = InceptionScore(PrecomputedFeatures(logits.shape[1]), splits=SPLITS, sync_on_compute=False)
+    metric.update(logits.double())
+    return metric.compute()
 
 
 def _kernel(features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     network, size = PrecomputedFeatures(features.shape[1]), min(SUBSET_SIZE, len(features), len(real))
-    kid = KernelInceptionDistance(network, subsets=SUBSETS, subset_size=size, sync_on_compute=False)
-    kid.update(real.to(features.device), real=True)
-    kid.update(features, real=False)  # float64 would take 2.5 times as long, and move it by 1e-3 of kid_sd
-    return kid.compute()
+    metric = KernelInceptionDistance(network, subsets=SUBSETS, subset_size=size, sync_on_compute=False)
+    metric.update(real.to(features.device), real=True)
+    metric.update(features, real=False)  # float64 would take 2.5 times as long, and move it by 1e-3 of kid_sd
+    return metric.compute()
 
 
 def floor(images: Tensor, reference: Reference, n: int | None = None, seed: int = 0) -> Scores:
