@@ -13,6 +13,10 @@ ROOT = Path(__file__).parents[1]
 DATA = ("--data-root", str(ROOT / "data"))  # of all tests the same, so that they share what is cached there
 
 
+class Death(BaseException):
+    """Ends a command as a kill would: nothing is saved any more."""
+
+
 def run(script: str, *words: object) -> subprocess.CompletedProcess:
     """`python script words…`: its exit code and what it said. The signal handlers that it sets are taken back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

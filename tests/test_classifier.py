@@ -4,12 +4,10 @@ import itertools
 import os
 import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from in_process import Death, run
 from torch.nn import functional as F
 
 from diffusion import files
@@ -76,79 +74,77 @@ def test_a_file_is_the_classifier_rounded_to_half(tmp_path):
         classifier.load(path)
 
 
-def test_the_command_measures_what_it_writes(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def train(monkeypatch):
+    """The command on a few stripes, train(folder, death, *words); at step 13 comes its death: a signal, or Death."""
     splits = {"train": stripes(512), "test": stripes(200, seed=1)}
     monkeypatch.setattr(train_classifier, "load", lambda name, split, root, device: splits[split])
+    update_ema = fitting.update_ema
+
+    def train(folder, death, *words):
+        steps = itertools.count(1)
+
+        def dying(*args, **kwargs):
+            update_ema(*args, **kwargs)
+            if next(steps) != 13 or not death:
+                return
+            if death is Death:
+                raise Death
+            os.kill(os.getpid(), death)
+
+        monkeypatch.setattr(fitting, "update_ema", dying)
+        place = ["--out", folder / "c.pth", "--state", folder / "s.pt", "--device", "cpu"]
+        return run("src", "train-classifier", *place, *words)
+
+    return train
+
+
+def test_the_command_measures_what_it_writes(tmp_path, train, monkeypatch):
     accuracy, measured = fitting.accuracy, []
-    monkeypatch.setattr(train_classifier, "accuracy", lambda *args: measured.append(args[0]) or accuracy(*args))
+    monkeypatch.setattr(train_classifier, "accuracy", lambda *args: measured.append(args) or accuracy(*args))
+    done = train(tmp_path, None, "--epochs", "2", "--seed", "3")
     out = tmp_path / "c.pth"
-    words = ["--epochs", "2", "--device", "cpu", "--seed", "3", "--out", str(out), "--state", str(tmp_path / "s.pt")]
-    train_classifier.main(words)
     network, facts = classifier.load(out)
-    for name, value in measured[0].state_dict().items():
+    ((tested, images, labels),) = measured
+    for name, value in tested.state_dict().items():
         assert torch.equal(network.state_dict()[name], value), name  # what was measured is rounded already
-    test = splits["test"]
-    assert facts["accuracy"] == accuracy(network, test.images, test.labels)
-    assert {**facts, "accuracy": None} == {
-        "kind": "classifier", "dataset": "MNIST", "accuracy": None, "n_test": 200, "seed": 3, "epochs": 2
-    }  # fmt: skip
-    said = capsys.readouterr().out
-    assert re.search(rf"test accuracy {facts['accuracy']:.2%} of 200", said)
-    assert str(out) in said and files.sha256(out) in said
+    assert facts["accuracy"] == accuracy(network, images, labels)
+    expected = {"kind": "classifier", "dataset": "MNIST", "n_test": 200, "seed": 3, "epochs": 2}
+    assert facts == expected | {"accuracy": facts["accuracy"]}
+    assert re.search(rf"test accuracy {facts['accuracy']:.2%} of 200", done.stdout)
+    assert str(out) in done.stdout and files.sha256(out) in done.stdout
 
 
-# The command on a few stripes; it sends itself a signal at step 13.
-CHILD = """
-import os, sys
-from test_classifier import fitting, stripes, train_classifier
-splits = {"train": stripes(512), "test": stripes(200, seed=1)}
-train_classifier.load = lambda name, split, root, device: splits[split]
-update_ema, steps = fitting.update_ema, []
-def dying(*args, **kwargs):
-    update_ema(*args, **kwargs)
-    steps.append(1)
-    if len(steps) == 13 and int(sys.argv[1]):
-        os.kill(os.getpid(), int(sys.argv[1]))
-fitting.update_ema = dying
-sys.exit(train_classifier.main(sys.argv[2:]))
-"""
-
-
-def run(folder, death, *words):
-    place = ["--out", folder / "c.pth", "--state", folder / "s.pt"]
-    command = [sys.executable, "-c", CHILD, str(int(death)), *place, "--epochs", "20", "--device", "cpu", *words]
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")])
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
-
-
-def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
-    assert run(tmp_path / "whole", 0).returncode == 0
-    for death, at in ((signal.SIGINT, 13), (signal.SIGKILL, 12)):  # the first is saved once more
-        folder = tmp_path / str(int(death))
-        killed = run(folder, death, "--save-every", "0")
-        assert killed.returncode == (130 if death == signal.SIGINT else -death), killed.stderr
-        assert ("Continue with" in killed.stdout) == (death == signal.SIGINT)
+def test_a_training_that_was_stopped_or_died_goes_on_to_the_same_bits(tmp_path, train):
+    """Death is that of a kill: the last state that was saved, of which test_checkpoint.py shows that it is whole."""
+    words = ["--epochs", "20"]
+    assert train(tmp_path / "whole", None, *words).returncode == 0
+    stopped = train(tmp_path / "stopped", signal.SIGINT, *words)
+    assert stopped.returncode == 130 and "Continue with" in stopped.stdout
+    with pytest.raises(Death):
+        train(tmp_path / "died", Death, *words, "--save-every", "0")
+    for name, at in (("stopped", 13), ("died", 12)):  # the first is saved once more
+        folder = tmp_path / name
         assert files.load(folder / "s.pt")["training"]["step"] == at and not (folder / "c.pth").exists()
-        assert run(folder, 0, "--resume").returncode == 0
+        assert train(folder, None, *words, "--resume").returncode == 0
         assert (folder / "c.pth").read_bytes() == (tmp_path / "whole/c.pth").read_bytes()
 
 
-def test_a_resumed_training_is_that_which_was_begun(tmp_path):
-    files.save(tmp_path / "s.pt", {"asked": {"dataset": "MNIST", "epochs": 20, "seed": 1}})
-    refused = run(tmp_path, 0, "--resume")
-    assert refused.returncode and "was begun with seed 1, not 0" in refused.stderr
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [({"asked": {"seed": 1}}, "was begun with seed 1, not 0"), ({"training": {}}, "start anew without --resume")],
+)
+def test_a_resumed_training_is_that_which_was_begun_with_all_its_tensors(tmp_path, train, state, says):
+    asked = {"dataset": "MNIST", "epochs": 20, "seed": 0} | state.get("asked", {})
+    files.save(tmp_path / "s.pt", state | {"asked": asked})
+    refused = train(tmp_path, None, "--epochs", "20", "--resume")
+    assert refused.returncode == 2 and says in refused.stderr and refused.stderr.count("\n") == 1
     assert not (tmp_path / "c.pth").exists()
 
 
-def test_a_new_training_keeps_the_state_of_an_earlier_one(tmp_path):
-    assert run(tmp_path, signal.SIGINT).returncode == 130
+def test_a_new_training_keeps_the_state_of_an_earlier_one(tmp_path, train):
+    assert train(tmp_path, signal.SIGINT, "--epochs", "20").returncode == 130
     kept = (tmp_path / "s.pt").read_bytes()
-    again = run(tmp_path, 0)
+    again = train(tmp_path, None, "--epochs", "2")
     assert again.returncode == 0 and f"is kept in {tmp_path / 's.pt.1'}" in again.stdout
     assert (tmp_path / "s.pt.1").read_bytes() == kept
-
-
-def test_a_state_without_its_tensors_is_refused(tmp_path):
-    files.save(tmp_path / "s.pt", {"asked": {"dataset": "MNIST", "epochs": 20, "seed": 0}, "training": {}})
-    refused = run(tmp_path, 0, "--resume")
-    assert refused.returncode and "start anew without --resume" in refused.stderr

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands import launch
-from in_process import DATA, ROOT, files_in, run
+from in_process import DATA, ROOT, Death, files_in, run
 from PIL import Image
 
 from diffusion import files
@@ -127,10 +127,6 @@ def test_kill_9_at_random_moments_then_resume_reaches_the_unbroken_run(finished,
     assert kills >= 2, "the kills came too late to test anything"
     same_training(state(finished[0]), state(tmp_path))
     assert not list((tmp_path / RUN).glob(".*"))  # what a killed save left was cleared away
-
-
-class Death(BaseException):
-    """Ends a command as a kill would: nothing is saved any more."""
 
 
 def test_a_death_between_two_files_then_resume_reaches_the_unbroken_run(finished, tmp_path, monkeypatch):
