@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -49,44 +50,47 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     assert os.listdir(tmp_path) == ["x.pt"]
 
 
-LIMITED = """
-import resource, signal, sys, torch
-from diffusion import files
-files.save(sys.argv[1], {"a": 1})
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as a full disk: the write stops in the middle
-try:
-    files.save(sys.argv[1], {"a": torch.zeros(1_000_000)})
-except OSError as error:
-    print("OSError", error)
-"""
-
-
 def test_a_write_that_stops_in_the_middle_is_an_oserror_and_keeps_the_old_file(tmp_path):
-    command = [sys.executable, "-c", LIMITED, str(tmp_path / "x.pt")]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, capture_output=True, text=True)
-    assert "OSError" in done.stdout, done.stderr
-    assert files.load(tmp_path / "x.pt") == {"a": 1}
+    path = files.save(tmp_path / "x.pt", {"a": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # as a full disk; Python ignores its signal
+    try:
+        with pytest.raises(OSError):
+            files.save(path, {"a": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert files.load(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["x.pt"]
 
 
+# Imports torch once, then has one child after the other that saves in a tight loop.
+SAVING = """
+import os, sys, torch
+from diffusion import files
+for path in sys.argv[1:]:
+    if child := os.fork():
+        print(child, flush=True)
+        os.waitpid(child, 0)
+    else:
+        for i in range(10**6):
+            files.save(path, {"i": i, "x": torch.full((300_000,), float(i))})
+"""
+
+
 def test_kill_9_in_a_save_leaves_the_old_or_the_new_file(tmp_path):
-    """A process saves in a tight loop and is killed: what is there always loads, and is one of the whole states."""
-    path = tmp_path / "x.pt"
-    code = (
-        "import sys, torch; from diffusion import files\n"
-        "for i in range(10**6): files.save(sys.argv[1], {'i': i, 'x': torch.full((300_000,), float(i))})"
-    )
-    env = {**os.environ, "PYTHONPATH": "src"}
-    for wait in (0.05, 0.17, 0.31):
-        path.unlink(missing_ok=True)
-        child = subprocess.Popen([sys.executable, "-c", code, str(path)], env=env)
-        while not path.exists():
-            time.sleep(0.01)
-            assert child.poll() is None
-        time.sleep(wait)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    """What is there always loads, and is one of the whole states."""
+    waits = {tmp_path / "a.pt": 0.05, tmp_path / "b.pt": 0.17, tmp_path / "c.pt": 0.31}
+    command = [sys.executable, "-c", SAVING, *map(str, waits)]
+    env = {**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as parent:
+        for path, wait in waits.items():
+            child = int(parent.stdout.readline())
+            while not path.exists():
+                time.sleep(0.01)
+            time.sleep(wait)
+            os.kill(child, signal.SIGKILL)
+    assert parent.returncode == 0
+    for path in waits:
         content = files.load(path)
         assert (content["x"] == content["i"]).all()
 

@@ -1,4 +1,4 @@
-"""`python src train` as a person runs it: real processes, real data, real kills; and the plan of its learning rate."""
+"""`python src train` as a person runs it, on real data, killed and resumed; and the plan of its learning rate."""
 
 import json
 import os
@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from in_process import DATA, ROOT, files_in, run
 from PIL import Image
 from test_training import digits, same
 
@@ -23,45 +23,27 @@ from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import read
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import load_weights
-from diffusion.laboratory import options, progress
+from diffusion.laboratory import progress
 from diffusion.laboratory import run as laboratory
 from diffusion.training.trainer import Trainer
 
-ROOT = Path(__file__).parents[1]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 # A network that takes a step in milliseconds, on the real digits.
 TINY = ["--preset", "unet_fast", "--network.hidden=[8,16]", "--batch-size", "16", "--train.warmup=3"]
-QUICK = ["--eval-samples", "16", "--eval-seeds", "1", "--sample.steps=2", "--sample.count=12",
-         "--data-root", str(ROOT / "data"), "--device", "cpu"]  # fmt: skip
+QUICK = ["--eval-samples", "16", "--eval-seeds", "1", "--sample.steps=2", "--sample.count=12", "--device", "cpu", *DATA]
 EIGHT = ["--steps", "8", "--train.sheet_steps=[2,5]"]
-
-
-def command(*words):
-    return [sys.executable, str(ROOT / "src"), "train", *map(str, words)]
-
-
-def run(*words):
-    return subprocess.run(command(*words), cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
 def here(monkeypatch):
-    """Runs the command in this process, which saves the start of torch; its signal handlers are taken back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    """Runs the command in this process, without its curves, which take longer than all the rest."""
+    monkeypatch.setattr(train, "draw_curves", lambda *_: None)
 
     def run_here(*words, code=0):
-        with pytest.raises(SystemExit) as left:
-            options.run_command(train.main, [str(word) for word in words])
-        assert left.value.code == code
+        done = run("src", "train", *words)
+        assert done.returncode == code, done.stderr
+        return done
 
-    yield run_here
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def is_lock(path):
-    """Whether a file is there only as long as the process that trains: here, that of the tests."""
-    return path.suffix == ".lock"
+    return run_here
 
 
 def state(out, name="unet_fast"):
@@ -83,7 +65,7 @@ def same_run(a, b):
 def finished(tmp_path_factory):
     """A run of eight steps, unbroken: what every other way to eight steps must reach."""
     out = tmp_path_factory.mktemp("finished")
-    done = run(*TINY, *QUICK, *EIGHT, "--out", out)
+    done = run("src", "train", *TINY, *QUICK, *EIGHT, "--out", out)
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
@@ -93,8 +75,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_writes_sheets_weights_scores_and_its_recipe_and_says_where(finished):
     out, said = finished
-    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and not is_lock(path)}
-    assert names == {
+    assert files_in(out) == {
         *(f"contents/unet_fast_sample_{step:06d}.png" for step in (0, 2, 5, 8)),
         *(f"Plots/{name}_for_unet_fast.png" for name in ("losses", "fid", "incept_score")),
         *(f"runs/unet_fast/{name}" for name in ("state.pt", "metrics.jsonl", "config.json", "recipe.yaml")),
@@ -123,8 +104,7 @@ def test_the_recipe_in_the_folder_makes_the_same_run_again(finished, tmp_path, h
     assert what.config.hidden == (8, 16) and what.config.batch_size == 16 and what.config.warmup == 3
     assert (what.plan.steps, what.plan.sheet_steps, what.sheet.count) == (8, (2, 5), 12)
     assert what.config.sampler_steps == 2
-    here("--config", path, "--out", tmp_path, "--data-root", ROOT / "data", "--device", "cpu", "--eval-samples", 16,
-         "--eval-seeds", 1)  # fmt: skip
+    here("--config", path, "--out", tmp_path, *DATA, "--device", "cpu", "--eval-samples", 16, "--eval-seeds", 1)
     same_run(state(out), state(tmp_path, "recipe"))
     assert (tmp_path / "runs/recipe/recipe.yaml").read_text() == path.read_text()
     sheets = (
@@ -227,73 +207,58 @@ def test_of_two_budgets_the_one_used_up_first_ends_the_training(tmp_path, here):
 # --- Killed, stopped, resumed ---
 
 
-def test_kill_9_at_random_moments_then_resume_reaches_the_unbroken_run(finished, tmp_path):
-    """--save-every 0 saves after every step, so that many kills fall inside a save."""
-    words = command(*TINY, *QUICK, *EIGHT, "--save-every", 0, "--out", tmp_path)
-    saved, reached, rng = tmp_path / "runs/unet_fast/state.pt", [], random.Random(0)
+def test_kill_9_frees_the_folder_and_a_resume_reaches_the_unbroken_run(finished, tmp_path, here):
+    """A process that saves after every step is halted at a random moment, then killed. More kills: test_part_1.py."""
+    words = [*TINY, *QUICK, *EIGHT, "--save-every", "0", "--out", str(tmp_path)]
+    saved = tmp_path / "runs/unet_fast/state.pt"
     written = lambda: saved.stat().st_mtime_ns if saved.exists() else 0
-    for saves in (6, 4):  # of the sixteen that an unbroken run makes
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        child = subprocess.Popen([*words, *["--resume"] * saved.exists()], cwd=ROOT, env=ENV, **quiet)
-        for _ in range(saves):
-            before = written()
-            while child.poll() is None and written() == before:
-                time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.02))
-        child.send_signal(signal.SIGKILL)
-        if child.wait() == -signal.SIGKILL:
-            reached.append(len(state(tmp_path)["trainer"]["losses"]))  # what is there always loads
-    done = subprocess.run([*words, "--resume"], cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert any(0 < step < 8 for step in reached), f"the kills at steps {reached} tested nothing"
+    env, quiet = {**os.environ, "OMP_NUM_THREADS": "1"}, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "src", "train", *words], cwd=ROOT, env=env, **quiet) as child:
+        try:
+            for _ in range(6):  # of the sixteen saves that an unbroken run makes
+                before = written()
+                while child.poll() is None and written() == before:
+                    time.sleep(0.001)
+            time.sleep(random.uniform(0, 0.02))
+            child.send_signal(signal.SIGSTOP)
+            refused = here(*TINY, *QUICK, *EIGHT, "--seed", 5, "--out", tmp_path, code=2)
+            assert "another process is training" in refused.stderr
+        finally:
+            child.kill()
+    assert child.returncode == -signal.SIGKILL
+    reached = len(state(tmp_path)["trainer"]["losses"])  # what is there always loads
+    assert 0 < reached < 8, f"the kill after step {reached} tested nothing"
+    here(*words, "--resume")  # the lock died with its process
     same_run(state(finished[0]), state(tmp_path))
+    assert not (tmp_path / "runs/unet_fast.1").exists()
     assert not list((tmp_path / "runs/unet_fast").glob(".*"))  # what a killed save left was cleared away
 
 
-def test_two_processes_do_not_train_in_one_folder(tmp_path, here, capsys):
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    child = subprocess.Popen(command(*TINY, *QUICK, "--steps", 10**6, "--out", tmp_path), cwd=ROOT, env=ENV, **quiet)
-    try:
-        while not (tmp_path / "runs/unet_fast/unet_fast.pth").exists():
-            assert child.poll() is None
-            time.sleep(0.05)
-        here(*TINY, *QUICK, *EIGHT, "--seed", 5, "--out", tmp_path, code=2)
-        assert "another process is training" in capsys.readouterr().err
-    finally:
-        child.kill()
-        child.wait()
-    assert not (tmp_path / "runs/unet_fast.1").exists()
-    here(*TINY, *QUICK, "--steps", 1, "--out", tmp_path)  # the lock died with its process
-
-
-def test_trained_weights_without_a_state_are_kept_and_one_of_another_kind_is_refused(finished, tmp_path, here, capsys):
+def test_trained_weights_without_a_state_are_kept_and_one_of_another_kind_is_refused(finished, tmp_path, here):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     folder = tmp_path / "runs/unet_fast"
     files.save(folder / "state.pt", {"trainer": 1})
-    here(*TINY, *QUICK, *EIGHT, "--out", tmp_path, "--resume", code=2)
-    assert "not one of this run" in capsys.readouterr().err
+    assert "not one of this run" in here(*TINY, *QUICK, *EIGHT, "--out", tmp_path, "--resume", code=2).stderr
     (folder / "state.pt").unlink()
     weights = (folder / "unet_fast.pth").read_bytes()
-    here(*TINY, *QUICK, "--steps", 1, "--out", tmp_path, "--resume")
-    said = capsys.readouterr().out
+    said = here(*TINY, *QUICK, "--steps", 1, "--out", tmp_path, "--resume").stdout
     assert "nothing to resume" in said and "the earlier run is kept" in said
     assert (tmp_path / "runs/unet_fast.1/unet_fast.pth").read_bytes() == weights
 
 
-def test_a_finished_run_resumed_only_reports_again(finished, here, capsys):
+def test_a_finished_run_resumed_only_reports_again(finished, here):
     out, _ = finished
     before, text = state(out), (out / "runs/unet_fast/recipe.yaml").read_text()
-    here(*TINY, *QUICK, *EIGHT, "--out", out, "--resume")
-    assert "8 training steps" in capsys.readouterr().out
+    assert "8 training steps" in here(*TINY, *QUICK, *EIGHT, "--out", out, "--resume").stdout
     same_run(state(out), before)
     assert (out / "runs/unet_fast/recipe.yaml").read_text() == text
 
 
-def test_a_longer_plan_extends_a_run(finished, tmp_path, here, capsys):
+def test_a_longer_plan_extends_a_run(finished, tmp_path, here):
     """Its learning rate had fallen to nothing; it rises again, and falls towards the new end."""
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    here(*TINY, *QUICK, "--steps", 14, "--out", tmp_path, "--resume")
-    assert "planned to end at step 8, is extended" in capsys.readouterr().out
+    said = here(*TINY, *QUICK, "--steps", 14, "--out", tmp_path, "--resume").stdout
+    assert "planned to end at step 8, is extended" in said
     done = state(tmp_path)["trainer"]
     assert done["end"] == len(done["losses"]) == 14 and metrics(tmp_path)[-1]["step"] == 14
     assert torch.equal(done["losses"][:8], state(finished[0])["trainer"]["losses"])
@@ -319,12 +284,11 @@ def test_more_minutes_extend_a_run_and_the_same_minutes_do_not(tmp_path, here):
     (["--steps", "8", "--train.lr=0.5"], "was made with train.lr 0.002, not 0.5"),
     (["--steps", "8", "--sample.steps=7"], "was made with sample.steps 2, not 7"),
 ])  # fmt: skip
-def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finished, here, capsys, words, says):
+def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finished, here, words, says):
     out, _ = finished
-    contents = lambda: {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file() and not is_lock(path)}
+    contents = lambda: {path: (out / path).read_bytes() for path in files_in(out)}
     files = contents()
-    here(*TINY, *QUICK, "--out", out, "--resume", *words, code=2)
-    said = capsys.readouterr().err.split("\r")[-1]
+    said = here(*TINY, *QUICK, "--out", out, "--resume", *words, code=2).stderr
     assert says in said and said.count("\n") == 1 and "Traceback" not in said
     assert files == contents() and files
 
@@ -358,26 +322,24 @@ def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finish
     (["--steps", "1", "--preset", "unet_cifar"], "CIFAR10 is measured with"),  # and nothing was downloaded
     (["--steps", "1", "--train.lr", "1e-3"], "unrecognized arguments: 1e-3"),  # it takes a =
 ])  # fmt: skip
-def test_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(tmp_path, here, capsys, words, says):
-    here(*words, "--out", tmp_path, "--data-root", ROOT / "data", "--device", "cpu", code=2)
-    said = capsys.readouterr().err
+def test_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(tmp_path, here, words, says):
+    said = here(*words, "--out", tmp_path, *DATA, "--device", "cpu", code=2).stderr
     assert says in said and said.count("\n") == 1
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path, here, capsys):
+def test_a_folder_that_is_a_file_is_refused(tmp_path, here):
     (tmp_path / "taken").write_text("mine")
     for option, path in (("--out", tmp_path / "taken" / "below"), ("--data-root", tmp_path / "taken")):
-        here("--steps", "1", option, path, code=2)
-        said = capsys.readouterr().err
+        said = here("--steps", "1", option, path, code=2).stderr
         assert f"{str(path)!r} cannot be a folder: {str(tmp_path / 'taken')!r} is a file" in said
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_progress_counts_to_the_limit(tmp_path, here, capsys, monkeypatch):
+def test_progress_counts_to_the_limit(tmp_path, here, monkeypatch):
     monkeypatch.setattr(progress, "EVERY", 0)
-    here(*TINY, *QUICK, *EIGHT, "--limit-steps", 3, "--out", tmp_path)
-    assert "training: 2 of 3 steps" in capsys.readouterr().err
+    said = here(*TINY, *QUICK, *EIGHT, "--limit-steps", 3, "--out", tmp_path).stderr
+    assert "training: 2 of 3 steps" in said
 
 
 # --- The learning rate ---
