@@ -1,7 +1,8 @@
 """Errors whose message is a sentence for the person at the keyboard, not for the programmer."""
 
+import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
@@ -32,4 +33,15 @@ def check_int(what: str, value: object, low: int, high: int | None = None) -> in
     if number < low or (high is not None and number > high):
         reach = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise UserError(f"{what} must be a whole number {reach}, not {value!r}")
+    return number
+
+
+def check_float(rule: str, value: object, fits: Callable[[float], bool]) -> float:
+    """The value as a float, if it is a number that fits; UserError with the rule if it is anything else."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = math.nan
+    if not fits(number):
+        raise UserError(f"{rule}, not {value!r}")
     return number

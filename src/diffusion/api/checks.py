@@ -1,94 +1,104 @@
 """The border of the library: what people hand in, checked once and turned into tensors; UserError for the rest."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion.api.generation import check_labels
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
+from diffusion.method.codec import check_pixels
+from diffusion.method.process import Gaussian
 
+Label = int | Tensor | None  # one for all samples, or one for each (B,)
+Time = float | Tensor  # the same
 SLACK = 1e-3  # by which pixels may leave [0, 1]: they are put back
+TIME = "t is one time in [0, 1] or one for each image: 0 clean, 1 fully degraded, 0.5 is step 500 of 1000"
 
 
-def device_of(experiment: Experiment) -> torch.device:
-    return next(experiment.denoiser.parameters()).device
-
-
-def as_tensor(values: Any, what: str) -> Tensor:
+def as_tensor(values: Any, rule: str, dtype: torch.dtype | None = None) -> Tensor:
+    """The values as a tensor; UserError with the rule if they are as good as none."""
     try:
-        return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{what} must be a tensor, or as good as one, not {type(values).__name__}") from None
+        return torch.as_tensor(values, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise UserError(f"{rule}, not {values!r:.40}") from None
+
+
+def check_batch(values: Any, what: str, experiment: Experiment) -> Tensor:
+    """A batch (B, C, H, W) of the experiment's shape, on its device."""
+    batch, shape = as_tensor(values, f"{what} must be a tensor, or as good as one"), experiment.config.shape
+    if tuple(batch.shape[1:]) != shape or not len(batch):
+        raise UserError(f"{what} of shape {tuple(batch.shape)}: this model needs (B, {', '.join(map(str, shape))})")
+    return batch.to(experiment.device)
 
 
 def check_images(images: Any, experiment: Experiment) -> Tensor:
-    """Images (B, C, H, W) on the experiment's device, uint8 or floats in [0, 1]."""
-    images, shape = as_tensor(images, "images"), experiment.config.shape
-    if images.ndim != 4 or tuple(images.shape[1:]) != shape or not len(images):
-        raise UserError(f"images of shape {tuple(images.shape)}: this model needs (B, {', '.join(map(str, shape))})")
-    if images.is_floating_point():
-        if not ((images >= -SLACK) & (images <= 1 + SLACK)).all():
-            low, high = images.min().item(), images.max().item()
-            raise UserError(f"images are uint8, or floats from 0 to 1; these go from {low:g} to {high:g}")
-        images = images.clamp(0, 1)
-    elif images.dtype != torch.uint8:
-        raise UserError(f"images are uint8, or floats from 0 to 1, not {images.dtype}")
-    return images.to(device_of(experiment))
+    """Images (B, C, H, W), uint8 or floats in [0, 1], on the experiment's device."""
+    images = check_batch(images, "images", experiment)
+    check_pixels(images, SLACK)
+    return images.clamp(0, 1) if images.is_floating_point() else images
 
 
 def check_state(x_t: Any, experiment: Experiment) -> Tensor:
     """A state x_t (B, C, H, W) of the process, floats on the experiment's device."""
-    shape, x_t = experiment.config.shape, as_tensor(x_t, "x_t")
-    if x_t.ndim != 4 or tuple(x_t.shape[1:]) != shape or not len(x_t) or not x_t.is_floating_point():
-        expected = f"(B, {', '.join(map(str, shape))})"
-        raise UserError(f"x_t is floats of shape {expected}, not {x_t.dtype} of shape {tuple(x_t.shape)}")
-    return x_t.to(device_of(experiment))
+    x_t = check_batch(x_t, "x_t", experiment)
+    if not x_t.is_floating_point():
+        raise UserError(f"x_t holds floats, not {x_t.dtype}")
+    return x_t
 
 
-def check_time(t: Any, count: int, device: torch.device) -> Tensor:
-    """Times (count,) float64, of one for all or one for each."""
-    try:
-        t = torch.as_tensor(t, dtype=torch.float64, device=device)
-    except (TypeError, ValueError, RuntimeError):
-        t = torch.tensor(torch.nan)
-    if t.shape not in ((), (count,)) or not ((t >= 0) & (t <= 1)).all():
-        what = "t is one time in [0, 1] or one for each image: 0 clean, 1 fully degraded, 0.5 is step 500 of 1000"
-        raise UserError(f"{what}; not {t.tolist()}")
-    return t.expand(count)
+def check_time(t: Any, like: Tensor) -> Tensor:
+    """Times (B,) float64 for a batch `like` (B, …), of one for all or one for each."""
+    t = as_tensor(t, TIME, torch.float64).to(like.device)
+    if t.shape not in ((), (len(like),)) or not ((t >= 0) & (t <= 1)).all():
+        raise UserError(f"{TIME}; not {t.tolist()}")
+    return t.expand(len(like))
 
 
 def check_mask(mask: Any, images: Tensor) -> Tensor:
     """A mask (H, W) or (B or 1, 1, H, W) of 0 and 1 for images (B, C, H, W), as bool (B or 1, 1, H, W)."""
-    mask = as_tensor(mask, "a mask")
+    mask = as_tensor(mask, "a mask must be a tensor, or as good as one").to(images.device)
     mask = mask[None, None] if mask.ndim == 2 else mask
     b, _, h, w = images.shape
-    if mask.ndim != 4 or len(mask) not in (1, b) or mask.shape[1:] != (1, h, w):
-        shape = ", ".join(map(str, mask.shape))
-        raise UserError(f"a mask for these images has the shape ({b} or 1, 1, {h}, {w}), not ({shape})")
+    if mask.shape not in ((1, 1, h, w), (b, 1, h, w)):
+        raise UserError(f"a mask for these images has the shape ({b} or 1, 1, {h}, {w}), not {tuple(mask.shape)}")
     if not ((mask == 0) | (mask == 1)).all():
         raise UserError("a mask holds only 1 (fill this pixel) and 0 (keep it)")
     return mask.bool()
 
 
-def check_strength(value: Any) -> float:
-    """A time in (0, 1], at which a picture is a little degraded at least."""
-    try:
-        strength = math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, RuntimeError):
-        strength = math.nan
-    if not 0 < strength <= 1:
-        raise UserError(f"strength is a time above 0 (which would keep the picture) and up to 1, not {value!r}")
-    return strength
+def check_labels(experiment: Experiment, index: Tensor, labels: Label = None) -> Tensor | None:
+    """The labels (B,) int64 of the samples `index` (B,), one for all or one for each; by default 0, 1, 2, … in turn.
+
+    None for an unconditional model; UserError for labels that the network does not know.
+    """
+    classes = experiment.config.classes
+    if labels is None:
+        return index % classes if classes else None
+    if not classes:
+        raise UserError("these weights know no labels: leave the label out")
+    rule = f"a label is an integer from 0 to {classes - 1}"
+    cond = as_tensor(labels, rule).to(index.device)
+    if cond.shape not in ((), (1,), (len(index),)):
+        raise UserError(f"{len(index)} images need one label or {len(index)}, not labels of shape {tuple(cond.shape)}")
+    integers = not (cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool)
+    if not integers or ((cond < 0) | (cond >= classes)).any():
+        raise UserError(f"{rule}, not {labels!r:.40}")
+    return cond.long().expand(len(index))
 
 
-def optional_labels(experiment: Experiment, images: Tensor, label: Any, options: SamplingOptions) -> Tensor | None:
-    """The labels (B,) of these images, None if none is given; UserError for guidance without a label."""
+def optional_labels(experiment: Experiment, count: int, label: Label, options: SamplingOptions) -> Tensor | None:
+    """The labels (count,) of images, None if none is given; UserError for guidance without a label."""
     if label is not None:
-        return check_labels(experiment, torch.arange(len(images), device=images.device), label)
+        return check_labels(experiment, torch.arange(count, device=experiment.device), label)
     if options.guidance_scale != 1:
         raise UserError("guidance needs a label to go by: give one, or leave the guidance scale at 1")
     return None
+
+
+def check_gaussian(experiment: Experiment, what: str) -> Gaussian:
+    """The experiment's process; UserError, for `what` needs one of Gaussian noise, if it is another."""
+    if not isinstance(experiment.process, Gaussian):
+        raise UserError(f"{what} needs a model of Gaussian noise; this one is cold: use denoise, restore or edit.vary")
+    return experiment.process

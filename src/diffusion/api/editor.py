@@ -1,17 +1,16 @@
 """Editing real images with a trained model: `model.edit`. Images are (B, C, H, W) in [0, 1]."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from diffusion.api.checks import as_tensor, check_images, check_mask, check_strength, device_of, optional_labels
-from diffusion.api.generation import guided_denoiser
-from diffusion.errors import UserError, check_int
+from diffusion.api.checks import Label, check_batch, check_gaussian, check_images, check_mask, optional_labels
+from diffusion.api.generation import guided_denoiser, image_noise
+from diffusion.errors import UserError, check_float, check_int
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import Sampler, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import ALWAYS, Interval, Sampler, SamplingOptions, build_sampler
 from diffusion.method import editing
-from diffusion.method.noise import Noise, fold_in
+from diffusion.method.denoiser import Denoise
+from diffusion.method.noise import Noise
 from diffusion.method.sampler import last
 
 
@@ -28,14 +27,14 @@ class Editor:
         self,
         images: Tensor,
         mask: Tensor,
-        label: int | Tensor | None = None,
+        label: Label = None,
         *,
         seed: int = 0,
         resample: int = 10,
         sampler: str = "ddpm",
         steps: int | None = None,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
     ) -> Tensor:
@@ -44,33 +43,30 @@ class Editor:
         Each step is taken `resample` times, so that new and old agree. RePaint, Lugmayr et al. (2022), by "ddpm" or
         "ddim".
         """
-        self._needs_noise("filling in")
+        check_gaussian(self.experiment, "filling in")
         if sampler not in ("ddpm", "ddim"):
             raise UserError(f"this goes by ddpm or ddim alone, not by {sampler!r}")
-        images = as_tensor(images, "images")
-        if images.ndim == 4:
-            mask = check_mask(mask, images).to(images.device)
-            images = images.masked_fill(mask, 0)  # what is there is never read
-        images = self._unit_range(images)
-        mask = mask.to(images.device)
+        images = check_batch(images, "images", self.experiment)
+        mask = check_mask(mask, images)
+        images = self._unit_range(images.masked_fill(mask, 0))  # what is there is never read
         options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
-        denoiser, way, cond = self._prepare(images, label, options)
+        denoiser, (_, process, times), cond = self._prepare(len(images), label, options)
         x_0, passes = self.experiment.codec.encode(images), check_int("resample, the passes a step,", resample, 1)
-        noise = self._noise(images, seed)
-        filled = last(editing.inpaint(denoiser, way.process, x_0, mask, way.times, noise, passes, cond=cond))
+        noise = image_noise(images, seed)
+        filled = last(editing.inpaint(denoiser, process, x_0, mask, times, noise, passes, cond=cond))
         return torch.where(mask, self.experiment.codec.decode(filled), images)
 
     def vary(
         self,
         images: Tensor,
         strength: float = 0.5,
-        label: int | Tensor | None = None,
+        label: Label = None,
         *,
         seed: int = 0,
         sampler: str | None = None,
         steps: int | None = None,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
     ) -> Tensor:
@@ -78,15 +74,17 @@ class Editor:
 
         The steps are even in t; by default as many as the sampler takes from there on.
         """
-        images, strength = self._unit_range(images), check_strength(strength)
+        rule = "strength is a time above 0 (which would keep the picture) and up to 1"
+        images, strength = self._unit_range(images), check_float(rule, strength, lambda t: 0 < t <= 1)
         options = SamplingOptions(sampler, None, guidance_scale, interval, variance, clip)
-        denoiser, way, cond = self._prepare(images, label, options)
-        most = way.process.timesteps and max(1, round(strength * way.process.timesteps))
+        denoiser, (loop, process, times), cond = self._prepare(len(images), label, options)
+        most = process.timesteps and max(1, round(strength * process.timesteps))
+        usual = max(1, round(strength * (len(times) - 1)))
         if steps is None:
-            steps = min(max(1, round(strength * way.steps)), most or way.steps)
+            steps = min(usual, most or usual)
         steps = check_int(f"steps from t = {strength:g}", steps, 1, most)
-        x_0, noise = self.experiment.codec.encode(images), self._noise(images, seed)
-        states = editing.vary(denoiser, way.process, x_0, strength, steps, noise, way.loop, cond=cond)
+        x_0, noise = self.experiment.codec.encode(images), image_noise(images, seed)
+        states = editing.vary(denoiser, process, x_0, strength, steps, noise, loop, cond=cond)
         return self.experiment.codec.decode(last(states))
 
     def interpolate(
@@ -94,34 +92,34 @@ class Editor:
         first: Tensor | int,
         second: Tensor | int,
         count: int = 8,
-        label: int | Tensor | None = None,
+        label: Label = None,
         *,
         steps: int = 50,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         clip: bool = True,
     ) -> Tensor:
         """`count` images (count, C, H, W) from the first to the second, on the arc between their noises, by DDIM.
 
         Each end is an image (C, H, W), which is inverted first, or a seed of noise.
         """
-        self._needs_noise("an interpolation")
-        count, labels = check_int("count, with both ends,", count, 2), label if label is None else as_tensor(label, "")
+        check_gaussian(self.experiment, "an interpolation")
         options = SamplingOptions("ddim", steps, guidance_scale, interval, None, clip)
-        of_end = lambda place: labels[place] if labels is not None and labels.shape == (count,) else label
-        a, b = self._latent(first, of_end(0), options), self._latent(second, of_end(-1), options)
-        x_1 = editing.interpolate(a, b, torch.linspace(0, 1, count, device=a.device))
-        return self._ddim(x_1, label, options)
+        count = check_int("count, with both ends,", count, 2)
+        labels = optional_labels(self.experiment, count, label, options)
+        at_first, at_second = (None, None) if labels is None else (labels[0], labels[-1])
+        a, b = self._latent(first, at_first, options), self._latent(second, at_second, options)
+        return self._ddim(editing.interpolate(a, b, torch.linspace(0, 1, count, device=a.device)), labels, options)
 
     def invert(
         self,
         images: Tensor,
-        label: int | Tensor | None = None,
+        label: Label = None,
         *,
         steps: int = 50,
         refine: int = 2,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         clip: bool = True,
     ) -> Tensor:
         """The noise x_1 (B, C, H, W) from which DDIM draws these images; `refine` corrections a step."""
@@ -131,12 +129,12 @@ class Editor:
     def reconstruct(
         self,
         images: Tensor,
-        label: int | Tensor | None = None,
+        label: Label = None,
         *,
         steps: int = 50,
         refine: int = 2,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         clip: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """(images, error): inverted and sampled again, and the RMSE (B,) of that in units of [0, 1]."""
@@ -144,40 +142,30 @@ class Editor:
         back = self._ddim(self._invert(images, label, options, refine), label, options)
         return back, (back - self._unit_range(images)).square().mean((1, 2, 3)).sqrt()
 
-    def _noise(self, images: Tensor, seed: int) -> Noise:
-        seed = fold_in(check_int("a seed", seed, 0))
-        return Noise(seed, torch.arange(len(images), device=images.device))
+    def _prepare(self, count: int, label: Label, options: SamplingOptions) -> tuple[Denoise, Sampler, Tensor | None]:
+        """What draws `count` images of these labels: the denoiser, the sampler, the condition."""
+        denoiser, sampler = guided_denoiser(self.experiment, options), build_sampler(self.experiment, options)
+        return denoiser, sampler, optional_labels(self.experiment, count, label, options)
 
-    def _prepare(
-        self, images: Tensor, label: int | Tensor | None, options: SamplingOptions
-    ) -> tuple[Callable[..., Tensor], Sampler, Tensor | None]:
-        way, denoiser = build_sampler(self.experiment, options), guided_denoiser(self.experiment, options)
-        return denoiser, way, optional_labels(self.experiment, images, label, options)
+    def _ddim(self, x_1: Tensor, label: Label, options: SamplingOptions) -> Tensor:
+        denoiser, (loop, process, times), cond = self._prepare(len(x_1), label, options)
+        return self.experiment.codec.decode(last(loop(denoiser, process, x_1, times, cond=cond)))
 
-    def _needs_noise(self, what: str) -> None:
-        if self.experiment.config.process != "gaussian":
-            raise UserError(f"{what} needs a model of Gaussian noise; this one is cold: it has vary, and restore")
-
-    def _ddim(self, x_1: Tensor, label: int | Tensor | None, options: SamplingOptions) -> Tensor:
-        denoiser, way, cond = self._prepare(x_1, label, options)
-        return self.experiment.codec.decode(last(way.loop(denoiser, way.process, x_1, way.times, cond=cond)))
-
-    def _invert(self, images: Tensor, label: int | Tensor | None, options: SamplingOptions, refine: int) -> Tensor:
-        self._needs_noise("the way to the noise of a picture")
+    def _invert(self, images: Tensor, label: Label, options: SamplingOptions, refine: int) -> Tensor:
+        check_gaussian(self.experiment, "the way to the noise of a picture")
         images = self._unit_range(images)
-        denoiser, way, cond = self._prepare(images, label, options)
-        if way.steps < 2:
-            raise UserError(f"the way to the noise of a picture takes 2 steps or more, not {way.steps}")
+        denoiser, (_, process, times), cond = self._prepare(len(images), label, options)
+        check_int("steps to the noise of a picture", len(times) - 1, 2)
         x_0, refine = self.experiment.codec.encode(images), check_int("refine, the corrections a step,", refine, 0)
-        return last(editing.invert(denoiser, way.process, x_0, way.times, refine, cond=cond))
+        return last(editing.invert(denoiser, process, x_0, times, refine, cond=cond))
 
-    def _latent(self, end: Tensor | int, label: int | Tensor | None, options: SamplingOptions) -> Tensor:
-        device = device_of(self.experiment)
-        if getattr(end, "ndim", 0) == 0:
-            like = torch.empty(1, *self.experiment.config.shape, device=device)
-            seed = check_int("a seed", end, 0)
-            return self.experiment.process.prior(like, Noise(seed, torch.zeros(1, device=device)))[0]
-        return self._invert(as_tensor(end, "an image")[None], label, options, 2)[0]
+    def _latent(self, end: Tensor | int, label: Label, options: SamplingOptions) -> Tensor:
+        """The noise x_1 (C, H, W) of a seed, or from which an image (C, H, W) is drawn."""
+        if getattr(end, "ndim", 0):
+            return self._invert(torch.as_tensor(end)[None], label, options, 2)[0]
+        device = self.experiment.device
+        like, seed = torch.empty(1, *self.experiment.config.shape, device=device), check_int("a seed", end, 0)
+        return self.experiment.process.prior(like, Noise(seed, torch.zeros(1, device=device)))[0]
 
     def _unit_range(self, images: Tensor) -> Tensor:
         images = check_images(images, self.experiment)

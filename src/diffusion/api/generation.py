@@ -5,44 +5,21 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from diffusion.api.checks import Label, check_labels
 from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
-from diffusion.method.denoiser import Clipped
+from diffusion.method.denoiser import Clipped, Denoise
 from diffusion.method.guidance import Guided
-from diffusion.method.noise import Noise
+from diffusion.method.noise import Noise, fold_in
 
 
-def guided_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Callable[..., Tensor]:
+def guided_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Denoise:
     """The experiment's denoiser, guided and clipped as the options say; UserError if there are no labels to follow."""
     if options.guidance_scale != 1 and not experiment.config.classes:
         raise UserError("these weights know no labels, so there is nothing to guide: leave the guidance scale at 1")
     denoiser = Guided(experiment.denoiser, options.guidance_scale, options.interval)
     return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if options.clip else denoiser
-
-
-def check_labels(experiment: Experiment, index: Tensor, labels: Tensor | int | None = None) -> Tensor | None:
-    """The labels (B,) int64 of the samples `index` (B,), one for all or one for each; by default 0, 1, 2, … in turn.
-
-    None for an unconditional model; UserError for labels that the network does not know.
-    """
-    classes = experiment.config.classes
-    if labels is None:
-        return index % classes if classes else None
-    if not classes:
-        raise UserError("these weights know no labels: leave the label out")
-    try:
-        cond = torch.as_tensor(labels, device=index.device)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        cond = torch.tensor(torch.nan)
-    if cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool:
-        raise UserError(f"a label is an integer from 0 to {classes - 1}, not {labels!r:.40}")
-    if cond.shape not in ((), (1,), (len(index),)):
-        raise UserError(f"{len(index)} images need one label or {len(index)}, not labels of shape {tuple(cond.shape)}")
-    wrong = cond[(cond < 0) | (cond >= classes)]
-    if wrong.numel():
-        raise UserError(f"a label is an integer from 0 to {classes - 1}, not {wrong[0]}")
-    return cond.long().expand(len(index))
 
 
 def trajectory(
@@ -51,7 +28,7 @@ def trajectory(
     options: SamplingOptions = AS_SAVED,
     *,
     seed: int = 0,
-    labels: Tensor | int | None = None,
+    labels: Label = None,
     originals: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Every state, from x_1 down to x_0, of the samples `index` (B,): images (B, C, H, W) in [0, 1].
@@ -61,12 +38,12 @@ def trajectory(
     """
     loop, process, times = build_sampler(experiment, options)
     denoiser, cond = guided_denoiser(experiment, options), check_labels(experiment, index, labels)
-    if originals is None and options.begin:
-        raise UserError("only originals can be restored from a later step: there are none")
-    if originals is None and not process.has_prior:
-        raise UserError("these weights do not say what averaged images look like: start from test images instead")
     codec, noise = experiment.codec, Noise(check_int("a seed", seed, 0), index)
     if originals is None:
+        if options.begin:
+            raise UserError("only originals can be restored from a later step: there are none")
+        if not process.has_prior:
+            raise UserError("these weights do not say what averaged images look like: start from test images instead")
         x_1 = process.prior(torch.empty(len(index), *experiment.config.shape, device=index.device), noise)
     else:
         x_0 = codec.encode(originals)
@@ -81,7 +58,7 @@ def generate(
     options: SamplingOptions = AS_SAVED,
     *,
     seed: int = 0,
-    labels: Tensor | int | None = None,
+    labels: Label = None,
     originals: Tensor | None = None,
     batch_size: int | None = None,
     tick: Callable[[int], object] = lambda images: None,
@@ -110,3 +87,8 @@ def degrade_images(experiment: Experiment, images: Tensor, t: Tensor, seed: int 
     """Images (B, C, H, W), uint8 or in [0, 1], degraded to times t, () or (B,); back in [0, 1]."""
     x_0, index = experiment.codec.encode(images), torch.arange(len(images), device=images.device)
     return experiment.codec.decode(experiment.process.degrade(x_0, t.to(images.device), Noise(seed, index)(x_0)))
+
+
+def image_noise(images: Tensor, seed: int) -> Noise:
+    """The noise of images that somebody hands in: other than what they may have been sampled from by that seed."""
+    return Noise(fold_in(check_int("a seed", seed, 0)), torch.arange(len(images), device=images.device))

@@ -9,17 +9,17 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from diffusion.api.checks import check_images, check_state, check_time, device_of, optional_labels
+from diffusion.api.checks import Label, Time, check_gaussian, check_images, check_state, check_time, optional_labels
 from diffusion.api.editor import Editor
-from diffusion.api.generation import generate, guided_denoiser, trajectory
+from diffusion.api.generation import generate, guided_denoiser, image_noise, trajectory
 from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config, checked
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions, build_sampler
 from diffusion.experiment.weights import find_weights, load_weights, save_weights
 from diffusion.files import shipped_weights
 from diffusion.method.likelihood import bits_per_dim, dequantise, log_likelihood
-from diffusion.method.noise import Noise, fold_in
+from diffusion.method.noise import fold_in
 
 
 class Model:
@@ -38,7 +38,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return device_of(self.experiment)
+        return self.experiment.device
 
     def to(self, device: torch.device | str) -> "Model":
         try:
@@ -50,13 +50,13 @@ class Model:
     def sample(
         self,
         count: int = 16,
-        label: int | Tensor | None = None,
+        label: Label = None,
         *,
         seed: int = 0,
         sampler: str | None = None,
         steps: int | None = None,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
         batch_size: int | None = None,
@@ -74,14 +74,14 @@ class Model:
     def trajectory(
         self,
         count: int = 8,
-        label: int | Tensor | None = None,
+        label: Label = None,
         *,
         seed: int = 0,
         snapshots: int | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
     ) -> Tensor:
@@ -96,28 +96,27 @@ class Model:
         states = trajectory(self.experiment, self._index(count), options, seed=seed, labels=label)
         return torch.stack([state for i, state in enumerate(states) if i in at])
 
-    def forward_diffusion(self, images: Tensor, t: float | Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    def forward_diffusion(self, images: Tensor, t: Time, seed: int = 0) -> tuple[Tensor, Tensor]:
         """(x_t, noise), both of the images' shape: images degraded to time t, one or (B,), and the noise in it.
 
         t = 0.5 is half way: step 500 of 1000. A cold model adds its noise without the means over the averaged lines,
         which stay as they are; it is 0 where a cold model adds none.
         """
-        images = check_images(images, self.experiment)
-        t, x_0 = check_time(t, len(images), self.device), self.experiment.codec.encode(images)
-        process, noise = self.experiment.process, Noise(fold_in(check_int("a seed", seed, 0)), self._index(len(images)))
+        images, process = check_images(images, self.experiment), self.experiment.process
+        t, noise, x_0 = check_time(t, images), image_noise(images, seed), self.experiment.codec.encode(images)
         eps = noise(x_0) if process.adds_noise else torch.zeros_like(x_0)
         return process.degrade(x_0, t, eps), eps
 
     def restore(
         self,
         images: Tensor,
-        label: int | Tensor | None = None,
+        label: Label = None,
         *,
         seed: int = 0,
         sampler: str | None = None,
         steps: int | None = None,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
         batch_size: int | None = None,
@@ -137,11 +136,11 @@ class Model:
     def denoise(
         self,
         x_t: Tensor,
-        t: float | Tensor,
-        label: int | Tensor | None = None,
+        t: Time,
+        label: Label = None,
         *,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
         clip: bool = True,
     ) -> Tensor:
         """The model's estimate of the images behind x_t; unconditional without a label."""
@@ -152,41 +151,36 @@ class Model:
     def predict_noise(
         self,
         x_t: Tensor,
-        t: float | Tensor,
-        label: int | Tensor | None = None,
+        t: Time,
+        label: Label = None,
         *,
         guidance_scale: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        interval: Interval = ALWAYS,
     ) -> Tensor:
         """The model's estimate of the noise eps in x_t, of x_t's shape, whatever its network regresses; t > 0."""
-        schedule = getattr(self.experiment.process, "schedule", None)
-        if schedule is None:
-            raise UserError("a cold model predicts images, not noise: use denoise")
-        x_t = check_state(x_t, self.experiment)
-        alpha, sigma = (v.float().reshape(-1, 1, 1, 1) for v in schedule(check_time(t, len(x_t), self.device)))
+        schedule, x_t = check_gaussian(self.experiment, "noise").schedule, check_state(x_t, self.experiment)
+        alpha, sigma = (v.float().reshape(-1, 1, 1, 1) for v in schedule(check_time(t, x_t)))
         if (sigma == 0).any():
             raise UserError("at t = 0 there is no noise to be seen: t must be above 0")
         options = SamplingOptions(guidance_scale=guidance_scale, interval=interval, clip=False)
         return (x_t - alpha * self._x_0(x_t, t, label, options)) / sigma
 
     def bits_per_dim(
-        self, images: Tensor, label: int | Tensor | None = None, steps: int = 50, seed: int = 0, probes: int = 1
+        self, images: Tensor, label: Label = None, steps: int = 50, seed: int = 0, probes: int = 1
     ) -> Tensor:
         """Bits a pixel (B,) of these images under the model, by its likelihood: on average an upper bound.
 
         uint8, or in [0, 1] and rounded to 256 levels, each spread over its bin. Song et al. (2021b). Few steps
         overestimate it: digits cost 0.3 bits more in 10 steps, 0.01 more in 50, than in 200.
         """
-        if self.config.process != "gaussian":
-            raise UserError("a likelihood needs a process of Gaussian noise, which has a schedule; this one has none")
+        process, codec = check_gaussian(self.experiment, "a likelihood"), self.experiment.codec
         images, options = check_images(images, self.experiment), SamplingOptions(clip=False)
         levels = images if images.dtype == torch.uint8 else (images * 255).round().byte()
-        cond = optional_labels(self.experiment, images, label, options)
-        noise = Noise(fold_in(check_int("a seed", seed, 0)), self._index(len(images)))
+        cond = optional_labels(self.experiment, len(images), label, options)
         steps, probes = check_int("steps of a likelihood", steps, 1), check_int("probes of the trace", probes, 1)
-        codec, denoiser = self.experiment.codec, guided_denoiser(self.experiment, options)
+        denoiser, noise = guided_denoiser(self.experiment, options), image_noise(images, seed)
         x_0 = codec.encode(dequantise(levels, noise))
-        nats = log_likelihood(denoiser, self.experiment.process, x_0, steps, noise, probes, cond=cond)
+        nats = log_likelihood(denoiser, process, x_0, steps, noise, probes, cond=cond)
         return bits_per_dim(nats, x_0[0].numel(), (codec.high - codec.low) / 256)
 
     def decode(self, x: Tensor) -> Tensor:
@@ -205,10 +199,10 @@ class Model:
     def _index(self, count: int) -> Tensor:
         return torch.arange(check_int("the number of samples", count, 1), device=self.device)
 
-    def _x_0(self, x_t: Tensor, t: float | Tensor, label: int | Tensor | None, options: SamplingOptions) -> Tensor:
+    def _x_0(self, x_t: Tensor, t: Time, label: Label, options: SamplingOptions) -> Tensor:
         x_t = check_state(x_t, self.experiment)
-        cond = optional_labels(self.experiment, x_t, label, options)
-        return guided_denoiser(self.experiment, options)(x_t, check_time(t, len(x_t), self.device), cond=cond)
+        cond = optional_labels(self.experiment, len(x_t), label, options)
+        return guided_denoiser(self.experiment, options)(x_t, check_time(t, x_t), cond=cond)
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> Model:

@@ -27,6 +27,10 @@ class Experiment:
     denoiser: Denoiser
     about: dict[str, Any]
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
     def to(self, device: torch.device | str) -> "Experiment":
         for part in (self.codec, self.process, self.denoiser):
             part.to(device)

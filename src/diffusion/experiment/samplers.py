@@ -1,19 +1,20 @@
 """The samplers by name, their options, and what these make of an experiment: a loop, a process and its times."""
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
-from diffusion.errors import UserError, check_int, unknown
+from diffusion.errors import UserError, check_float, check_int, unknown
 from diffusion.experiment.build import Experiment
 from diffusion.method.process import Process
 from diffusion.method.sampler import heun, multistep, sample
 
 Loop = Callable[..., Iterator[Tensor]]
+Interval = tuple[float, float]
+ALWAYS: Interval = (0.0, 1.0)
 
 
 class SamplerSpec(NamedTuple):
@@ -22,7 +23,7 @@ class SamplerSpec(NamedTuple):
     loop: Loop
     eta: float  # 0: nothing random but the start
     steps: int | None  # by default; None is T, and of pinned averages at least FEWEST
-    grid: str | None = None  # of the times, where there is a choice
+    grid: str | None = None  # of the times; None: even
     pinned: bool = False  # whether averages are held fixed
 
 
@@ -30,11 +31,11 @@ FEWEST = 28  # steps of pinned averages: where there are few groups, each is vis
 
 SAMPLERS: dict[str, dict[str, SamplerSpec]] = {  # of each kind of process
     "gaussian": {
-        "ddpm": SamplerSpec(sample, 1.0, 100, "uniform"),  # Ho et al. (2020)
-        "ddim": SamplerSpec(sample, 0.0, 50, "uniform"),  # Song et al. (2021)
-        "heun": SamplerSpec(heun, 0.0, 10, "uniform"),  # Karras et al. (2022)
+        "ddpm": SamplerSpec(sample, 1.0, 100),  # Ho et al. (2020)
+        "ddim": SamplerSpec(sample, 0.0, 50),  # Song et al. (2021)
+        "heun": SamplerSpec(heun, 0.0, 10),  # Karras et al. (2022)
         "dpm": SamplerSpec(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
-        "sde": SamplerSpec(multistep, 1.0, 20, "uniform"),  # its SDE form
+        "sde": SamplerSpec(multistep, 1.0, 20),  # its SDE form
     },
     "averaging": {  # Bansal et al. (2022)
         "alg2": SamplerSpec(sample, 0.0, None),
@@ -45,15 +46,6 @@ SAMPLERS: dict[str, dict[str, SamplerSpec]] = {  # of each kind of process
 }
 NAMES = [name for known in SAMPLERS.values() for name in known]
 VARIANCES = ("beta", "posterior")
-LARGEST_SCALE = 1e6  # beyond, float32 has nothing left to tell
-
-
-def _number(value: object) -> float:
-    """The value as a float, NaN if it is no number."""
-    try:
-        return math.nan if isinstance(value, str) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        return math.nan
 
 
 @dataclass(frozen=True)
@@ -63,27 +55,24 @@ class SamplingOptions:
     sampler: str | None = None  # a name in SAMPLERS
     steps: int | None = None  # None: the sampler's default
     guidance_scale: float = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
-    interval: tuple[float, float] = (0.0, 1.0)  # the times at which the scale applies; outside it is 1
+    interval: Interval = ALWAYS  # the times at which the scale applies; outside it is 1
     variance: str | None = None  # of ddpm's noise, "beta" or "posterior"
     clip: bool = True  # whether estimates of x_0 are kept in the range of images
     begin: int = 0  # steps left out at the start, where originals are restored
 
     def __post_init__(self) -> None:
-        scale = _number(self.guidance_scale)
-        pair = self.interval if isinstance(self.interval, tuple | list) and len(self.interval) == 2 else "??"
-        low, high = map(_number, pair)
-        if self.sampler is not None and str(self.sampler) not in NAMES:
-            raise unknown("sampler", self.sampler, NAMES)
-        if self.variance not in (None, *VARIANCES):
-            raise unknown("variance", self.variance, VARIANCES)
-        if not abs(scale) < LARGEST_SCALE:
-            raise UserError(f"a guidance scale is a number (0 ignores the label, 1 follows it), not {scale:g}")
-        if not 0 <= low < high <= 1:
-            raise UserError(f"a guidance interval is two times from 0 to 1, the lower first, not {low:g} and {high:g}")
-        object.__setattr__(self, "guidance_scale", scale)
-        object.__setattr__(self, "interval", (low, high))
+        for kind, name, known in (("sampler", self.sampler, NAMES), ("variance", self.variance, VARIANCES)):
+            if name not in (None, *known):
+                raise unknown(kind, name, known)
         if self.steps is not None:
-            object.__setattr__(self, "steps", check_int("steps", self.steps, 1))
+            check_int("steps", self.steps, 1)
+        rule = "a guidance scale is a number (0 ignores the label, 1 follows it)"
+        check_float(rule, self.guidance_scale, lambda scale: abs(scale) < 1e6)  # of more, float32 would lose the rest
+        rule = "a guidance interval is two times from 0 to 1, the lower first"
+        if not isinstance(self.interval, tuple | list) or len(self.interval) != 2:
+            raise UserError(f"{rule}, not {self.interval!r}")
+        low = check_float(rule, self.interval[0], lambda t: 0 <= t < 1)
+        check_float(rule, self.interval[1], lambda t: low < t <= 1)
 
 
 AS_SAVED = SamplingOptions()
@@ -117,14 +106,12 @@ def build_sampler(experiment: Experiment, options: SamplingOptions = AS_SAVED) -
     if name not in known:
         raise unknown("sampler", name, known)
     spec, process = known[name], copy.copy(experiment.process)
-    settings: dict[str, object] = {"eta": spec.eta}
-    if config.process == "averaging":
-        settings["pinned"] = spec.pinned
-    else:  # only ddpm has a choice: the others are exact for the posterior's variance
-        settings["variance"] = options.variance or config.variance if name == "ddpm" else "posterior"
-    vars(process).update(settings)
+    # Only ddpm has a choice of variance: the others are exact for the posterior's.
+    variance = options.variance or config.variance if name == "ddpm" else "posterior"
+    vars(process).update(eta=spec.eta, pinned=spec.pinned, variance=variance)  # of which it has its own
     most = process.timesteps or 1000
     if steps is None:
         steps = max(most, FEWEST) if spec.pinned else min(spec.steps or most, most)
-    times = process.times(check_int("steps", steps, 1, process.most_steps), *[spec.grid] * bool(spec.grid))
+    grid = [spec.grid] if spec.grid else []
+    times = process.times(check_int("steps", steps, 1, process.most_steps), *grid)
     return Sampler(spec.loop, process, times[check_int("begin", options.begin, 0, len(times) - 2) :])
