@@ -12,13 +12,12 @@ from diffusion.laboratory.options import Parser, number, one_of, run_command
 from diffusion.laboratory.run import Run
 from diffusion.laboratory.settings import RunOptions
 from diffusion.laboratory.show import report
-from diffusion.laboratory.stopping import stoppable
 
 ANSWERS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def parser() -> Parser:
-    p = Parser(prog="python src/training_grounds.py", description=__doc__)
+    p = Parser(__doc__)
     answer = lambda word: one_of("answer", ANSWERS)(word.lower())
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained weights")
     p.add_argument("preset", metavar="PRESET", help=f"DDPM: {', '.join(DDPM)}; cold: {', '.join(COLD)}")
@@ -30,7 +29,6 @@ def parser() -> Parser:
     return p
 
 
-@stoppable
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
@@ -39,8 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("cold diffusion needs an AXIS, row or col, after True")
     if args.axis and not cold:
         raise UserError(f"a DDPM has no axis: leave {args.axis!r} out, or say True for cold diffusion")
-    base = preset(COLD if cold else DDPM, args.preset)
-    base = base.replace(axis=args.axis) if cold else base
+    base = preset(COLD, args.preset).replace(axis=args.axis) if cold else preset(DDPM, args.preset)
     run = Run(base, RunOptions.of(args), *coursework.run_names(base))
 
     # --- Train ---

@@ -34,7 +34,8 @@ def front(tmp_path, monkeypatch):
 
 @pytest.fixture
 def parser():
-    parser = options.Parser(prog="prog", description="100 tests")
+    parser = options.Parser("100 tests")
+    parser.prog = "prog"
     parser.add_argument("epochs", type=options.number(int, 0), nargs="?", help="how many")
     parser.add_argument("--preset", type=options.one_of("preset", ["default", "light"]), default="light", help="which")
     parser.add_argument("--eta", type=options.number(float, 0, 1), default=1.0, help="0 DDIM, 1 DDPM")
@@ -87,6 +88,12 @@ def test_the_usage_line_says_the_command_that_was_used(front, capsys, monkeypatc
     monkeypatch.setattr(sys, "argv", [str(started), "--help"])
     assert front.main() == 0
     assert capsys.readouterr().out.startswith(f"usage: {program} MODE [options]")
+    assert generate.parser().prog == f"{program} generate"
+
+
+def test_a_script_is_called_by_its_path(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["src/part_1.py", "--help"])
+    assert options.Parser("Part 1").prog == "python src/part_1.py"
 
 
 def test_a_reader_who_leaves_early_is_no_error_to_talk_about():
@@ -145,6 +152,27 @@ def test_an_empty_word_too_many_is_refused_in_a_sentence(parser, capsys):
     assert "prog: " in refusal(capsys, parser.parse_args, ["3", ""])
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x.jpg", "'x.jpg': the name must end in .png or .npy"),
+        (f"{__file__}/x.png", "no file can be written there"),
+        ("/dev/null/below/x.png", "no file can be written there"),
+        (str(SRC), "the name must end in"),
+    ],
+)
+def test_an_output_file_that_could_not_be_written_is_refused(text, says):
+    with pytest.raises(options.argparse.ArgumentTypeError, match=says):
+        options.output_file(".png", ".npy")(text)
+
+
+def test_an_output_file_may_be_new_in_a_new_folder_but_is_no_folder(tmp_path):
+    assert options.output_file(".png")(f"{tmp_path}/new/x.png") == tmp_path / "new/x.png"
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(options.argparse.ArgumentTypeError, match="no file can be written there"):
+        options.output_file()(str(tmp_path))
+
+
 def test_help_shows_the_defaults(parser, capsys):
     with pytest.raises(SystemExit) as stop:
         parser.parse_args(["--help"])
@@ -185,7 +213,7 @@ def test_a_bug_is_not_dressed_up_as_the_persons_mistake():
 def test_malloc_keeps_what_tensors_free():
     """Freed blocks come back without a page fault each; in a process of its own, for it cannot be undone."""
     code = """
-import resource, sys
+import resource
 import torch
 from diffusion.laboratory.device import keep_memory
 
@@ -195,15 +223,15 @@ def faults():
         [torch.ones(2**20) for _ in range(16)]  # 4 MiB each, 16 of them: 16,384 pages
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-if int(sys.argv[1]):
-    keep_memory()
+usual = faults()
+keep_memory()
 faults()
-print(faults())
+print(usual, faults())
 """
     low = {"MALLOC_MMAP_THRESHOLD_": "131072"}  # where glibc begins; how far it raises this depends on luck
     env = os.environ | low | {"PYTHONPATH": str(SRC)}
-    run = lambda keep: subprocess.run([sys.executable, "-c", code, keep], env=env, capture_output=True, text=True)
-    kept, usual = int(run("1").stdout), int(run("0").stdout)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    usual, kept = map(int, done.stdout.split())
     assert kept < 1000 and (usual > 10 * kept or sys.platform != "linux")
 
 
@@ -211,6 +239,6 @@ print(faults())
 def test_generate_does_not_write_two_things_to_one_file(tmp_path, name):
     out, start = tmp_path / "x.npy", {"--labels": "prior", "--originals": "test"}[name]
     words = ["--weights", "unet", "--from", start, "--out", str(out), name, f"{tmp_path}/a/../x.npy"]
-    with pytest.raises(UserError, match="something else is to be written to that file"):
+    with pytest.raises(UserError, match="two of them are the same file"):
         generate.main(words)
     assert not out.exists()

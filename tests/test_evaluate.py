@@ -1,21 +1,18 @@
 """Precision, recall and nearest neighbours on sets where they are known; and the command on shipped weights."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from in_process import DATA, run
 from PIL import Image
 
 from diffusion.commands import evaluate
-from diffusion.errors import UserError
+from diffusion.laboratory import options
 from diffusion.metrics.coverage import coverage, neighbours
 from diffusion.metrics.features import Extractor
 from diffusion.metrics.scores import Reference
 
-ROOT = Path(__file__).parents[1]
 LOOK = lambda images: (images.flatten(1).float() / 255, images.flatten(1).float()[:, :10])
 PIXELS = Extractor("pixels", "0" * 64, 16, "test", (1, 4, 4), torch.device("cpu"), LOOK)
 
@@ -64,9 +61,8 @@ def test_the_nearest_neighbour_is_the_nearest():
 
 
 def test_the_command_scores_shipped_weights(tmp_path):
-    words = [sys.executable, "src", "evaluate", "--weights", "unet", "--samples", "300", "--seeds", "2", "--steps", "3",
-             "--out", tmp_path / "scores.jsonl", "--sheet", tmp_path / "near.png"]  # fmt: skip
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    words = ["--weights", "unet", "--count", 300, "--seeds", 2, "--steps", 3, *DATA]
+    done = run("src", "evaluate", *words, "--out", tmp_path / "scores.jsonl", "--sheet", tmp_path / "near.png")
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "scores.jsonl").read_text())
     assert facts["calls"] == 3 and len(facts["rows"]) == 2 and facts["samples"] == 300
@@ -80,9 +76,14 @@ def test_the_command_scores_shipped_weights(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(["--samples", "16", "--sheet", "s.png"], "--sheet shows 48"), (["--out", "/"], "no file can be written there"),
-     (["--out", f"{__file__}/x.jsonl"], "no file can be written there")],
-)  # fmt: skip
-def test_what_would_fail_at_the_end_is_refused_at_the_beginning(words, sentence):
-    with pytest.raises(UserError, match=sentence):
-        evaluate.main(["--weights", "unet", *words])
+    [
+        (["--samples", "16", "--sheet", "s.png"], "--sheet shows 48"),
+        (["--out", "/"], "no file can be written there"),
+        (["--out", f"{__file__}/x.jsonl"], "no file can be written there"),
+        (["--sheet", "s.jpg"], "must end in .png"),
+    ],
+)
+def test_what_would_fail_at_the_end_is_refused_at_the_beginning(capsys, words, sentence):
+    with pytest.raises(SystemExit) as left:
+        options.run_command(evaluate.main, ["--weights", "unet", *words])
+    assert left.value.code == 2 and sentence in capsys.readouterr().err

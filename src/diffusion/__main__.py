@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from diffusion.errors import unknown
-from diffusion.laboratory.options import run_command
+from diffusion.laboratory.options import program, run_command
 
 HERE = Path(__file__).parent / "commands"
 
@@ -16,14 +16,6 @@ def modes() -> dict[str, str]:
     trees = {path.stem.replace("_", "-"): ast.parse(path.read_bytes()) for path in sorted(HERE.glob("*.py"))}
     is_mode = lambda tree: any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
     return {name: (ast.get_docstring(tree) or name).splitlines()[0] for name, tree in trees.items() if is_mode(tree)}
-
-
-def program() -> str:
-    """The words that started this: `cold-dif-model`, `python -m diffusion` or `python src`."""
-    started = Path(sys.argv[0])
-    if started.name == "__main__.py":
-        return "python -m diffusion"
-    return f"python {started}" if started.is_dir() else started.name
 
 
 def main(argv: list[str] | None = None) -> int | None:

@@ -6,21 +6,20 @@ import time
 import torch
 
 from diffusion import figures
-from diffusion.api.generation import trajectory
-from diffusion.api.model import Model, load
+from diffusion.api.model import load
 from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.judge import check_sampling
 from diffusion.laboratory.options import Parser, directory, number
-from diffusion.laboratory.progress import progress_bar
 
-FORWARD = (0, 250, 500, 750, 999)  # of 1000 steps
+TIMES = (0, 250, 500, 750, 999)  # of 1000 steps
 
 
 def parser() -> Parser:
-    p = Parser(prog="python src demo", description=__doc__)
+    p = Parser(__doc__, mode="demo")
     count = {"type": number(int, 1), "default": 8, "help": "samples of each sampler"}
     add_flags(p, "weights", "count", weights={"default": "unet"}, count=count)
     p.add_argument("--ddpm-steps", type=number(int, 2), default=1000, help="of the slow sampler")
@@ -31,52 +30,40 @@ def parser() -> Parser:
     return p
 
 
-def sample(model: Model, options: SamplingOptions, count: int, seed: int) -> tuple[list[torch.Tensor], float]:
-    """All states (N, C, H, W), and the seconds they took."""
-    states, index = [], torch.arange(count, device=model.device)
-    with progress_bar(build_sampler(model.experiment, options).steps + 1, str(options.sampler)) as bar:
-        began = time.perf_counter()
-        for images in trajectory(model.experiment, index, options, seed=seed):
-            states.append(images)
-            bar.update(1)
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-        return states, time.perf_counter() - began
-
-
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
     model = load(args.weights, open_device(args.device))
     if model.config.process != "gaussian":
         raise UserError(f"{args.weights} is a cold model, which DDPM and DDIM cannot sample: see python src generate")
-    steps = {"ddpm": args.ddpm_steps, "ddim": args.ddim_steps}
-    options = {name: SamplingOptions(name, steps[name], args.guidance_scale) for name in steps}
-    for each in options.values():
-        build_sampler(model.experiment, each)  # impossible steps are refused now
-    stem, columns = f"diffusion_{model.config.dataset.lower()}", math.ceil(args.count / 2)
+    steps, columns = {"ddpm": args.ddpm_steps, "ddim": args.ddim_steps}, math.ceil(args.count / 2)
+    for sampler, taken in steps.items():
+        check_sampling(model.experiment, SamplingOptions(sampler, taken, args.guidance_scale))
+    name = lambda what: args.out / f"diffusion_{model.config.dataset.lower()}_{what}.png"
     photographs = load_data(model.config.dataset, "test", args.data_root).images[: args.count]
+    options = {"seed": args.seed, "guidance_scale": args.guidance_scale}
 
     # --- Degrade ---
-    states = [model.decode(model.forward_diffusion(photographs, t / 1000, args.seed)[0]) for t in FORWARD]
-    written = [figures.grid(torch.cat(states).cpu(), args.out / f"{stem}_forward.png", columns=args.count)]
+    states = [model.decode(model.forward_diffusion(photographs, t / 1000, args.seed)[0]) for t in TIMES]
+    written = [figures.grid(torch.cat(states).cpu(), name("forward"), columns=args.count)]
 
     # --- Sample ---
-    sample(model, SamplingOptions("ddim", 2), args.count, args.seed)  # the first calls also pay for caches
+    model.sample(args.count, sampler="ddim", steps=2, **options)  # the first calls also pay for caches
     seconds = {}
-    for name, each in options.items():
-        states, seconds[name] = sample(model, each, args.count, args.seed)
-        written.append(figures.grid(states[-1].cpu(), args.out / f"{stem}_{name}_samples.png", columns=columns))
-    at = torch.linspace(0, len(states) - 1, min(args.snapshots, len(states))).round().long()
-    shown = torch.cat([states[i].cpu() for i in at])
-    written.append(figures.grid(shown, args.out / f"{stem}_trajectory.png", columns=args.count))
+    for sampler, taken in steps.items():
+        print(f"drawing {args.count} samples by {sampler} in {taken} steps", flush=True)
+        snapshots, began = min(args.snapshots, taken + 1), time.perf_counter()
+        states = model.trajectory(args.count, sampler=sampler, steps=taken, snapshots=snapshots, **options).cpu()
+        seconds[sampler] = time.perf_counter() - began
+        written.append(figures.grid(states[-1], name(f"{sampler}_samples"), columns=columns))
+    written.append(figures.grid(states.flatten(0, 1), name("trajectory"), columns=args.count))
 
     # --- Report ---
     what = f"{args.weights}: {args.count} samples, guidance scale {args.guidance_scale:g}, seed {args.seed}"
     print(f"{what}, {model.device}, {torch.get_num_threads()} threads")
-    for name, taken in seconds.items():
-        print(f"  {name.upper()} {steps[name]:>5} steps {taken:8.2f} s")
+    for sampler, taken in seconds.items():
+        print(f"  {sampler.upper()} {steps[sampler]:>5} steps {taken:8.2f} s")
     times, fewer = seconds["ddpm"] / seconds["ddim"], args.ddpm_steps / args.ddim_steps
     print(f"  DDIM took {times:.1f} times less here, by {fewer:g} times fewer steps")
-    rows = f"the rows of {written[0].name} are steps {', '.join(map(str, FORWARD))} of 1000"
+    rows = f"the rows of {written[0].name} are steps {', '.join(map(str, TIMES))} of 1000"
     print(f"{rows}, those of {written[-1].name}\nrun from noise to the sample; wrote {', '.join(map(str, written))}")

@@ -22,9 +22,9 @@ from diffusion.laboratory.flags import add_sampling_flags, add_score_flags, add_
 from diffusion.laboratory.judge import Judge, check_features
 from diffusion.laboratory.options import Parser, number, one_of
 from diffusion.laboratory.run import Run
-from diffusion.laboratory.settings import RunOptions, ScoreOptions
+from diffusion.laboratory.settings import RunOptions, ScoreOptions, options_of
 from diffusion.laboratory.standings import report
-from diffusion.laboratory.stopping import Stopped, on_stop, stoppable
+from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.laboratory.trials import GRACE, Sweep
 
 # What --search may vary. Two numbers: anything between them, log-uniform; a list: one of it, by network if need be.
@@ -79,7 +79,7 @@ def listed(kind: str, names: Any) -> Any:
 
 
 def parser() -> Parser:
-    p = Parser(prog="python src sweep", description=__doc__, epilog=EXAMPLES)
+    p = Parser(__doc__, EXAMPLES, "sweep")
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("--presets", type=listed("preset", DDPM), help=f"some of {', '.join(DDPM)}")
     what.add_argument("--search", type=listed("setting", FIELDS), help="settings to search through, see below")
@@ -158,7 +158,7 @@ def attempt(sweep: Sweep, trial: optuna.Trial) -> float:
         run = Run(drawn(trial, args), options, cell, "weights_{epoch}.pth", folder=sweep.folder / cell)
         with contextlib.suppress(UserError):  # a folder of another config, or a damaged one, is put aside
             run.options = dataclasses.replace(options, resume=run.folder.config() == run.config)
-        scores = trained(run, Judge(run, ScoreOptions.of(args)), args)
+        scores = trained(run, Judge(run, options_of(ScoreOptions, args)), args)
     except (Failure, torch.OutOfMemoryError) as error:  # it would come to the same end again
         trial.set_user_attr("error", str(error).splitlines()[0])
         print(f"{cell} failed: {error}", flush=True)
@@ -188,7 +188,6 @@ def trained(run: Run, judge: Judge, args: argparse.Namespace) -> dict[str, Any]:
     return {**mean, **about, "floor": judge.floor.fid, "minutes": run.seconds / 60}
 
 
-@stoppable
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     optuna.logging.set_verbosity(optuna.logging.ERROR)

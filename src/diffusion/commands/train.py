@@ -4,20 +4,16 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from diffusion import figures, files
-from diffusion.api.generation import guided_denoiser
+from diffusion import files
 from diffusion.errors import UserError
 from diffusion.experiment import recipe
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.recipe import MOST, SETTINGS, Recipe
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.flags import add_score_flags, add_training_flags
-from diffusion.laboratory.judge import Judge, check_features, table
+from diffusion.laboratory.judge import open_run
 from diffusion.laboratory.options import Parser, number
-from diffusion.laboratory.run import Run
-from diffusion.laboratory.settings import RunOptions, ScoreOptions
-from diffusion.laboratory.show import draw, draw_curves, report
-from diffusion.laboratory.stopping import stoppable
+from diffusion.laboratory.show import draw_curves, draw_grid, report, table
 
 EXAMPLES = """examples:
   python src train --preset unet --minutes 5                       the best digits that five minutes can buy
@@ -28,7 +24,7 @@ BUDGETS = ("steps", "epochs", "minutes")
 
 
 def parser() -> Parser:
-    p = Parser(prog="python src train", description=__doc__, epilog=EXAMPLES)
+    p = Parser(__doc__, EXAMPLES, "train")
     source = p.add_mutually_exclusive_group()
     source.add_argument("--preset", help=f"one of {', '.join(PRESETS)}")
     source.add_argument("--config", type=Path, help="a YAML file, as in configs/")
@@ -60,32 +56,23 @@ def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
     return args, what
 
 
-@stoppable
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args, what = read_recipe(argv)
-    check_features(args.features, args.dataset or what.config.dataset)
-    run = Run(what.config, RunOptions.of(args), what.name, f"{what.name}.pth", what.explicit)
-    what, options = replace(what, config=run.config), SamplingOptions(guidance_scale=what.sheet.guidance_scale)
-    build_sampler(run.experiment, options)
-    guided_denoiser(run.experiment, options)  # a scale without labels is refused now
-    judge, seed = Judge(run, ScoreOptions.of(args)), run.config.seed
-
-    def scored(seed: int, text: str):
-        labels = run.data.stratified(args.eval_samples, seed).labels if run.config.classes else None
-        return judge.score(run.sample(args.eval_samples, seed, text, options, labels=labels))
+    sampling = SamplingOptions(guidance_scale=what.sheet.guidance_scale)
+    run, judge = open_run(args, what.config, what.name, f"{what.name}.pth", sampling, what.explicit)
+    text, scores = replace(what, config=run.config).text().encode(), None
 
     for step in run.marks(what.plan):  # --- Train ---
         if run.is_main:
-            files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(what.text().encode()))
+            files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
         # --- Sample ---
-        sheet = run.gather(run.sample(what.sheet.count, seed, f"samples after step {step}", options))
-        draw(run, figures.grid, sheet, name=f"contents/{run.name}_sample_{step:06d}.png", columns=10)
+        sheet = run.sample(what.sheet.count, run.config.seed, f"samples after step {step}", sampling)
+        draw_grid(run, run.gather(sheet), f"contents/{run.name}_sample_{step:06d}.png", columns=10)
         # --- Measure ---
-        scores = scored(seed, "samples to score")
+        scores = judge.score(judge.sample(run.config.seed))
         run.record(step / run.trainer.steps_per_epoch, **scores._asdict(), floor=judge.floor.fid)
-        draw_curves(run, judge.floor)
+        draw_curves(judge)
 
     # --- Report ---
-    finals = [scored(each, f"seed {each}") for each in range(seed, seed + args.eval_seeds)]
-    report(run, table(run, finals, judge.floor))
+    report(run, table(judge, judge.final_scores(scores)))

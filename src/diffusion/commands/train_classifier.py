@@ -11,13 +11,13 @@ import torch
 
 from diffusion import files
 from diffusion.data.batches import batches, steps_per_epoch
-from diffusion.data.datasets import load
+from diffusion.data.datasets import Dataset, load
 from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
-from diffusion.laboratory.options import Parser, number
+from diffusion.laboratory.options import Parser, number, output_file
 from diffusion.laboratory.progress import progress_bar
-from diffusion.laboratory.stopping import Stopped, on_stop, stoppable
+from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.networks import classifier
 from diffusion.networks.classifier import Classifier
 from diffusion.precision import computes_bf16
@@ -28,16 +28,15 @@ BATCH_SIZE = 256
 
 
 def parser() -> Parser:
-    p = Parser(prog="python src train-classifier", description=__doc__)
+    p, file = Parser(__doc__, mode="train-classifier"), output_file()
     add_flags(p, "dataset", "seed", seed={"help": "of weights, order and augmentation"})
     p.add_argument("--epochs", type=number(int, 1), default=24, help="passes over the training split")
-    out = {"type": Path, "default": None, "help": "the file to write (default: weights/classifier_{dataset}.pth)"}
+    out = {"type": file, "default": None, "help": "the file to write (default: weights/classifier_{dataset}.pth)"}
     add_flags(p, "resume", "save-every", "data-root", "device", "out", out=out)
-    p.add_argument("--state", type=Path, help="where its state is kept (default: runs/classifier_{dataset}/state.pt)")
+    p.add_argument("--state", type=file, help="where its state is kept (default: runs/classifier_{dataset}/state.pt)")
     return p
 
 
-@stoppable
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
@@ -49,12 +48,12 @@ def main(argv: list[str] | None = None) -> None:
     network = Classifier(data.images.shape[1:], len(data.classes)).to(device)
     steps, flip = args.epochs * steps_per_epoch(data, BATCH_SIZE), args.dataset in MIRRORED
     training = Training(network, steps, args.seed, flip=flip, bf16=computes_bf16(device))
-    asked = {"dataset": args.dataset, "epochs": args.epochs, "seed": args.seed}
+    settings = {"dataset": args.dataset, "epochs": args.epochs, "seed": args.seed}
     if args.resume and state.exists():
-        resume(training, state, asked)
+        resume(training, state, settings)
     elif state.exists():
         print(f"the state of an earlier training is kept in {files.put_aside(state)}")
-    save = lambda: files.save(state, {"asked": asked, "training": training.state()})
+    save = lambda: files.save(state, {"asked": settings, "training": training.state()})
     save()  # a bad disk shows at once
 
     # --- Train ---
@@ -66,32 +65,37 @@ def main(argv: list[str] | None = None) -> None:
             bar.update(1)
             if training.step % 50 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}")
-            if signals or time.monotonic() - saved >= args.save_every:
+            if signals:
+                break
+            if time.monotonic() - saved >= args.save_every:
                 save()
                 saved = time.monotonic()
-            if signals:
-                raise Stopped(signals[0])
     save()
-
-    # --- Report ---
-    ema = training.ema
-    ema.load_state_dict(classifier.half(ema))  # what is measured is what the file will hold
-    right = accuracy(ema, test.images, test.labels)
-    facts = {"dataset": args.dataset, "accuracy": right, "n_test": len(test), "seed": args.seed, "epochs": args.epochs}
-    classifier.save(out, ema, facts)
-    print(f"test accuracy {right:.2%} of {len(test):,} images after {args.epochs} epochs")
-    print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(out)})")
+    if signals:
+        raise Stopped(signals[0])
+    report(training, test, out, settings)
 
 
-def resume(training: Training, path: Path, asked: dict) -> None:
+def resume(training: Training, path: Path, settings: dict) -> None:
     """Continue a saved training; UserError if it is that of another one."""
     content = files.load(path)
     begun = content.get("asked", {}) if isinstance(content, dict) else {}
-    for key, value in asked.items():
+    for key, value in settings.items():
         if begun.get(key) != value:
-            raise UserError(f"the training in {str(path)!r} was begun with {key} {begun.get(key)}, not {value}: "
-                            "say the same, or start anew without --resume")  # fmt: skip
+            was = f"the training in {str(path)!r} was begun with {key} {begun.get(key)}, not {value}"
+            raise UserError(f"{was}: say the same, or start anew without --resume")
     try:
         training.load_state(content["training"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(f"{str(path)!r} is not of this version: start anew without --resume") from None
+
+
+def report(training: Training, test: Dataset, path: Path, settings: dict) -> None:
+    """Write the average in half precision, measured as such."""
+    ema = training.ema
+    ema.load_state_dict(classifier.half(ema))  # what is measured is what the file will hold
+    right = accuracy(ema, test.images, test.labels)
+    facts = {"dataset": settings["dataset"], "accuracy": right, "n_test": len(test)}
+    classifier.save(path, ema, facts | {"seed": settings["seed"], "epochs": settings["epochs"]})
+    print(f"test accuracy {right:.2%} of {len(test):,} images after {settings['epochs']} epochs")
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(path)})")

@@ -1,7 +1,7 @@
 """Train, score and store every weight file that is shipped; what is there is skipped, what was stopped goes on."""
 
 import statistics
-from dataclasses import replace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,9 @@ from diffusion.experiment.weights import load_weights, save_weights
 from diffusion.files import shipped_weights
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.laboratory.flags import add_flags, add_score_flags
-from diffusion.laboratory.judge import COLD_SAMPLERS, Judge
+from diffusion.laboratory.judge import COLD_SAMPLERS, Judge, open_run
 from diffusion.laboratory.options import Parser, one_of
 from diffusion.laboratory.run import Run
-from diffusion.laboratory.settings import RunOptions, ScoreOptions
-from diffusion.laboratory.stopping import stoppable
 
 EXAMPLES = """examples:
   python src weights                            all of them: on two CPU cores an hour or more for most, days in all
@@ -70,7 +68,7 @@ FAMILIES = {  # in the order they are made
 
 
 def parser() -> Parser:
-    p = Parser(prog="python src weights", description=__doc__, epilog=EXAMPLES)
+    p = Parser(__doc__, EXAMPLES, "weights")
     family, families = one_of("family", FAMILIES), f"some of {', '.join(FAMILIES)} (default: all)"
     p.add_argument("--only", nargs="+", type=family, default=list(FAMILIES), metavar="FAMILY", help=families)
     into = "the folder of the finished files (default: weights/)"
@@ -84,7 +82,6 @@ def parser() -> Parser:
     return p
 
 
-@stoppable
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     for name in args.only if not args.table else ():
@@ -92,11 +89,11 @@ def main(argv: list[str] | None = None) -> None:
         due = [file for file in file_names(family) if (args.into / file).exists() == args.rescore]
         if due:
             begun = (args.out / "runs" / family.run / "state.pt").exists()
-            run = Run(family.config, replace(RunOptions.of(args), resume=begun), family.run, family.pattern)
+            own = {"resume": begun, "eval_samples": args.eval_samples or family.samples}
+            run, judge = open_run(Namespace(**vars(args) | own), family.config, family.run, family.pattern)
             if not args.rescore:
                 train(run, family)
-            scores = replace(ScoreOptions.of(args), eval_samples=args.eval_samples or family.samples)
-            ship(Judge(run, scores), due, args.into if args.rescore else run.folder.path, args.into)
+            ship(judge, due, args.into if args.rescore else run.folder.path, args.into)
         nothing = "nothing is there" if args.rescore else "nothing was missing"
         print(f"{name}: {', '.join(due) or nothing}", flush=True)
     text = catalogue(args.into)
@@ -133,10 +130,9 @@ def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:
 
 def scored(judge: Judge, experiment: Experiment, name: str) -> dict[str, Any]:
     """Mean and deviation of each score over the seeds, and what they were measured with."""
-    run, count, rows, known = judge.run, judge.options.eval_samples, [], judge.floor
+    rows, real = [], judge.floor
     for seed in range(judge.options.eval_seeds):
-        labels = run.data.stratified(count, seed).labels if experiment.config.classes else None
-        images = run.sample(count, seed, f"{name}, seed {seed}", labels=labels, experiment=experiment)
+        images, labels = judge.sample(seed, f"{name}, seed {seed}", experiment), judge.labels(seed)
         row = judge.score(images)
         rows.append({"fid": row.fid, "inception_score": row.inception_score, "kid": row.kid})
         if labels is not None:
@@ -144,9 +140,9 @@ def scored(judge: Judge, experiment: Experiment, name: str) -> dict[str, Any]:
     scores = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
     if len(rows) > 1:
         scores |= {f"{key}_sd": statistics.stdev(row[key] for row in rows) for key in rows[0]}
-    scores |= {"n": known.n, "seeds": len(rows), "calls": build_sampler(experiment).nfe}
-    scores |= {"n_reference": known.n_reference, "floor": known.fid, "floor_is": known.inception_score}
-    scores |= {"extractor": known.extractor, "sha256": known.sha256[:16]}
+    scores |= {"n": real.n, "seeds": len(rows), "calls": build_sampler(experiment).nfe}
+    scores |= {"n_reference": real.n_reference, "floor": real.fid, "floor_is": real.inception_score}
+    scores |= {"extractor": real.extractor, "sha256": real.sha256[:16]}
     if experiment.config.process == "averaging":
         scores["restored"] = {sampler: restored(judge, experiment, sampler) for sampler in COLD_SAMPLERS}
     return scores

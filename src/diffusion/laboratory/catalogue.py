@@ -1,8 +1,9 @@
 """weights/README.md, written from the weight files alone."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from torch import Tensor
 
 from diffusion import files
 from diffusion.experiment.build import Experiment
@@ -10,9 +11,6 @@ from diffusion.experiment.coursework import NAME
 from diffusion.experiment.weights import load_weights
 from diffusion.laboratory.judge import COLD_SAMPLERS
 
-HEADS = ("file", "epochs", "parameters", "loss", "N × seeds", "FID", "inception score", "label seen", "restored FID",
-         "sha256")  # fmt: skip
-EYES = ("file", "what", "parameters", "measured", "sha256")
 ABOUT = """\
 Made by `make weights`; `python src weights --table` writes this page from the files. The number in a name is that of
 its finished epochs, 0 is untrained. Files hold half precision, are loaded as float32 and were scored so; denoisers are
@@ -26,16 +24,16 @@ Algorithm 1 with pinned averages in 28 steps, which is how new images are drawn.
 
 def catalogue(folder: Path) -> str:
     """The page for every weight file in the folder."""
-    paths = sorted(folder.glob("*.pth"), key=_place)
-    eyes = [path for path in paths if path.stem.startswith("classifier_")]
-    models = {path: load_weights(path) for path in paths if path not in eyes}
+    paths = sorted(folder.glob("*.pth"), key=_family_and_epoch)
+    classifiers = [path for path in paths if path.stem.startswith("classifier_")]
+    models = {path: load_weights(path) for path in paths if path not in classifiers}
     about = ABOUT.format(measures="\n".join(_measures(models.values())))
-    rows = _table(HEADS, [_model(path, experiment) for path, experiment in models.items()])
-    return f"# Weights\n\n{rows}\n{about}\n\n{_table(EYES, map(_eye, eyes))}"
+    rows = [_model(path, experiment) for path, experiment in models.items()]
+    return f"# Weights\n\n{_table(rows)}\n{about}\n\n{_table([_classifier(path) for path in classifiers])}"
 
 
 def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
-    """A line for every data set: through what it was seen, and what real test images score."""
+    """A line for every data set: the features, and what real test images score."""
     found: dict[tuple, set] = {}
     for each in experiments:
         scores = each.about["scores"]
@@ -46,41 +44,46 @@ def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
         yield f"- {n_reference:,} of {dataset}, through the {extractor} `{sha256}`; real test images score {real}"
 
 
-def _model(path: Path, experiment: Experiment) -> list[str]:
+def _model(path: Path, experiment: Experiment) -> dict[str, str]:
     about, scores = experiment.about, experiment.about["scores"]
     spread = lambda key, form: " ± ".join(format(scores[k], form) for k in (key, f"{key}_sd") if k in scores)
-    back = scores.get("restored", {})
-    return [
-        f"`{path.name}`",
-        f"{about['epoch']:.4g}",
-        f"{sum(each.numel() for each in experiment.denoiser.network.parameters()) / 1e6:.2f} M",
-        "–" if about.get("loss") is None else f"{about['loss']:.4f}",
-        f"{scores['n']:,} × {scores['seeds']}",
-        spread("fid", ".4f" if scores["fid"] < 0.1 else ".2f"),
-        spread("inception_score", ".2f"),
-        f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
-        ", ".join(f"{back[each]['fid']:.1f}" for each in COLD_SAMPLERS) if back else "–",
-        _digest(path),
-    ]
+    restored = scores.get("restored", {})
+    return {
+        "file": f"`{path.name}`",
+        "epochs": f"{about['epoch']:.4g}",
+        "parameters": _millions(experiment.denoiser.network.parameters()),
+        "loss": "–" if about.get("loss") is None else f"{about['loss']:.4f}",
+        "N × seeds": f"{scores['n']:,} × {scores['seeds']}",
+        "FID": spread("fid", ".4f" if scores["fid"] < 0.1 else ".2f"),
+        "inception score": spread("inception_score", ".2f"),
+        "label seen": f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
+        "restored FID": ", ".join(f"{restored[each]['fid']:.1f}" for each in COLD_SAMPLERS) if restored else "–",
+        "sha256": f"`{files.sha256(path)[:16]}`",
+    }
 
 
-def _eye(path: Path) -> list[str]:
+def _classifier(path: Path) -> dict[str, str]:
     content = files.load(path)
-    made = f"`python src train-classifier --dataset {content['dataset']}`: what scores look through"
-    size = f"{sum(value.numel() for value in content['state'].values()) / 1e6:.2f} M"
-    return [f"`{path.name}`", made, size, f"{content['accuracy']:.2%} of {content['n_test']:,} test images",
-            _digest(path)]  # fmt: skip
+    return {
+        "file": f"`{path.name}`",
+        "what": f"`python src train-classifier --dataset {content['dataset']}`: what scores look through",
+        "parameters": _millions(content["state"].values()),
+        "measured": f"{content['accuracy']:.2%} of {content['n_test']:,} test images",
+        "sha256": f"`{files.sha256(path)[:16]}`",
+    }
 
 
-def _table(heads, rows) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, ["---"] * len(heads), *rows))
+def _millions(tensors: Iterable[Tensor]) -> str:
+    return f"{sum(each.numel() for each in tensors) / 1e6:.2f} M"
 
 
-def _digest(path: Path) -> str:
-    return f"`{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}`"
+def _table(rows: list[dict[str, str]]) -> str:
+    """Rows by their heads, in Markdown."""
+    lines = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)] if rows else []
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _place(path: Path) -> tuple[str, int]:
+def _family_and_epoch(path: Path) -> tuple[str, int]:
     """Families one after another, each by epoch."""
     match = NAME.fullmatch(path.stem)
     epoch = match and match["epoch"]

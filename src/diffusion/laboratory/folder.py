@@ -1,6 +1,8 @@
 """The folder of a run: its config, its state and its history, whole at every moment, and written by one process."""
 
+import atexit
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,13 @@ from typing import Any
 from diffusion import files
 from diffusion.errors import UserError
 from diffusion.experiment.config import Config, checked
-from diffusion.laboratory.locks import hold
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+HELD: set[Path] = set()  # locked files, open as long as this process lives
 
 
 class Folder:
@@ -28,10 +36,9 @@ class Folder:
             return None
         try:
             return checked(json.loads(path.read_text()))
-        except UserError as error:
-            raise UserError(f"{str(path)!r} is damaged, {error}: start anew without --resume") from None
-        except ValueError:
-            raise UserError(f"{str(path)!r} is damaged: start anew without --resume") from None
+        except ValueError as error:  # a UserError, too
+            reason = f", {error}" if isinstance(error, UserError) else ""
+            raise UserError(f"{str(path)!r} is damaged{reason}: start anew without --resume") from None
 
     def take(self) -> None:
         """Become the only one who writes here, until this process ends; UserError if another is."""
@@ -58,3 +65,23 @@ class Folder:
 
     def _write(self, name: str, text: str) -> None:
         files.write_atomically(self.path / name, lambda file: file.write(text.encode()))
+
+
+def hold(path: Path) -> bool:
+    """Whether this process, from now to its end, is the only one to hold that file, which is there only as long."""
+    path = path.resolve()
+    if path in HELD or fcntl is None:
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    if not path.exists() or not os.path.samestat(path.stat(), os.fstat(descriptor)):
+        os.close(descriptor)  # its last holder has just taken it away
+        return hold(path)
+    HELD.add(path)
+    atexit.register(path.unlink, missing_ok=True)
+    return True

@@ -1,19 +1,23 @@
-"""What every training command measures with: an extractor, the real images, their floor; and the tables it prints."""
+"""What every training command measures with: an extractor, the real images, their floor."""
 
 import functools
-import statistics
+from argparse import Namespace
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
+from diffusion.api.generation import guided_denoiser
 from diffusion.data.datasets import DATASETS
 from diffusion.errors import UserError, unknown
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.build import Experiment
+from diffusion.experiment.config import Config
+from diffusion.experiment.samplers import AS_SAVED, Sampler, SamplingOptions, build_sampler
 from diffusion.files import shipped_weights
 from diffusion.laboratory.progress import track
 from diffusion.laboratory.run import Run
-from diffusion.laboratory.settings import ScoreOptions
-from diffusion.metrics.features import Extractor, extractor_for, find_classifier, load_extractor
+from diffusion.laboratory.settings import RunOptions, ScoreOptions, options_of
+from diffusion.metrics.features import Extractor, extractor_for, find_classifier
 from diffusion.metrics.likeness import Likeness, agreement, likeness
 from diffusion.metrics.scores import Reference, Scores, floor, score
 
@@ -28,18 +32,40 @@ def check_features(features: str, dataset: str, labels: bool = False) -> None:
         find_classifier(dataset, shipped_weights())
 
 
+def check_sampling(experiment: Experiment, options: SamplingOptions) -> Sampler:
+    """The sampler; UserError for impossible steps or a scale without labels: now, not after an epoch."""
+    guided_denoiser(experiment, options)
+    return build_sampler(experiment, options)
+
+
 def named_extractor(options: ScoreOptions, dataset: str, device: torch.device) -> Extractor:
     """The features that the options name."""
-    if options.features == "auto":
-        return extractor_for(dataset, shipped_weights(), device)
-    return load_extractor(options.features, shipped_weights(), options.inception_weights, device)
+    name = dataset if options.features == "auto" else options.features
+    return extractor_for(name, shipped_weights(), device, options.inception_weights)
+
+
+def open_run(
+    args: Namespace,
+    base: Config,
+    name: str,
+    weights: str,
+    sampling: SamplingOptions | None = None,
+    explicit: Collection[str] = (),
+) -> tuple[Run, "Judge"]:
+    """The run that a command line asks for, and its judge; sampled as that says, unless by other options."""
+    options, scores = RunOptions.of(args), options_of(ScoreOptions, args)
+    dataset = options.changes.get("dataset", base.dataset)
+    check_features(scores.features, dataset, labels=base.process == "averaging")
+    run = Run(base, options, name, weights, explicit)
+    return run, Judge(run, scores, sampling or options_of(SamplingOptions, args))
 
 
 class Judge:
-    """Scores images of one data set, always with the same extractor, reference and floor."""
+    """Scores samples of a run, always with the same sampler, extractor, reference and floor."""
 
-    def __init__(self, run: Run, options: ScoreOptions):
-        self.run, self.options, count = run, options, options.eval_samples
+    def __init__(self, run: Run, options: ScoreOptions, sampling: SamplingOptions = AS_SAVED):
+        self.run, self.options, self.sampling, count = run, options, sampling, options.eval_samples
+        check_sampling(run.experiment, sampling)
         if count > len(run.test):
             there = f"the floor is measured on as many test images, of which there are {len(run.test)}"
             raise UserError(f"--eval-samples {count}: {there}")
@@ -57,51 +83,31 @@ class Judge:
             return self.extractor
         return extractor_for(self.run.config.dataset, shipped_weights(), self.run.device)
 
+    def labels(self, seed: int) -> Tensor | None:
+        """Of the samples to score, in the proportions of the training set; None for an unconditional model."""
+        return self.run.data.stratified(self.options.eval_samples, seed).labels if self.run.config.classes else None
+
+    def sample(self, seed: int, text: str = "samples to score", experiment: Experiment | None = None) -> Tensor:
+        """This process's share of the samples to score, of the run or of another experiment like it."""
+        count, labels = self.options.eval_samples, self.labels(seed)
+        return self.run.sample(count, seed, text, self.sampling, labels=labels, experiment=experiment)
+
     def score(self, images: Tensor) -> Scores:
         """Of this process's share of the images; every process must call."""
         return score(images, self.reference)
 
+    def final_scores(self, first: Scores | None = None) -> list[Scores]:
+        """A score of every seed; that of the `first` seed may be known already."""
+        seed, known = self.run.config.seed, [first] if first else []
+        seeds = range(seed + len(known), seed + self.options.eval_seeds)
+        return known + [self.score(self.sample(each, f"samples of seed {each}")) for each in seeds]
+
     def agreement(self, images: Tensor, labels: Tensor) -> float:
-        """The share of this process's images that show the first of `labels`; every process must call."""
-        return agreement(self.classifier, images, self.run.share(labels[: self.options.eval_samples]))
+        """The share of this process's images that show their label, of the `labels` of all; every process must call."""
+        return agreement(self.classifier, images, self.run.share(labels))
 
     def likeness(self, images: Tensor) -> Likeness:
         """Of this process's share of restored test images to the first test images; every process must call."""
         test, count = self.run.test, self.options.eval_samples
         originals, labels = self.run.share(test.images[:count]), self.run.share(test.labels[:count])
         return likeness(self.classifier, images, originals, labels)
-
-
-def likeness_table(rows: dict[str, tuple[Scores, Likeness]], judge: Judge) -> str:
-    """The samplers of cold diffusion on fully averaged test images, side by side."""
-    line = lambda name, *cells: f"{name:<26}" + "".join(f"{cell:>11}" for cell in cells)
-    lines = [line("restored test images", "FID", "IS", "SSIM", "RMSE", "label kept", "mean grey")]
-    scored = lambda scores: (f"{scores.fid:.2f}", f"{scores.inception_score:.2f}")
-    for name, (scores, like) in rows.items():
-        steps = build_sampler(judge.run.experiment, SamplingOptions(name)).steps
-        cells = f"{like.ssim:.3f}", f"{like.rmse:.3f}", f"{like.agreement:.1%}", f"{like.mean:.4f}"
-        lines.append(line(f"{name}, {steps} step{'s' if steps > 1 else ''}", *scored(scores), *cells))
-    real = f"{like.agreement_original:.1%}", f"{like.mean_original:.4f}"
-    return "\n".join([*lines, line("the originals", *scored(judge.floor), "1.000", "0.000", *real)])
-
-
-def table(run: Run, finals: list[Scores], real: Scores) -> str:
-    """The last words of a run: scores over seeds, the floor in the same columns, and what they were measured with."""
-    loss = next((f"{line['loss']:.4f}" for line in reversed(run.history) if line["loss"] is not None), "–")
-    row = lambda *cells: "{:<26}{:>8}{:>17}{:>17}{:>21}".format(*cells)
-    over = lambda name, form: " ± ".join(f"{value:{form}}" for value in _mean_and_sd(finals, name))
-    form = {"fid": ".2f", "inception_score": ".2f", "kid": ".4f"}
-    spread = f"mean ± sd over {len(finals)} seeds" if len(finals) > 1 else "one seed, so no spread"
-    lines = [
-        row("", "loss", "FID", "IS", "KID"),
-        row(run.name, loss, *(over(name, form[name]) for name in form)),
-        row("floor (real test images)", "–", *(f"{getattr(real, name):{form[name]}}" for name in form)),
-        f"N = {real.n:,} images a seed, {spread}; against all {real.n_reference:,} training images",
-        f"features: {real.extractor}, sha256 {real.sha256[:16]}",
-    ]
-    return "\n".join(lines + [f"warning: {finals[0].warning}"] * bool(finals[0].warning))
-
-
-def _mean_and_sd(finals: list[Scores], name: str) -> list[float]:
-    values = [getattr(each, name) for each in finals]
-    return [statistics.mean(values), statistics.stdev(values)] if len(values) > 1 else values

@@ -21,10 +21,3 @@ def open_accelerator(name: str) -> Accelerator:
         command = " ".join(sys.argv)
         raise UserError(f"accelerate started one process of several: use torchrun --nproc-per-node N {command}")
     return Accelerator(cpu=device.type == "cpu")
-
-
-def launched_by() -> list[str]:
-    """The words before the script's name: Python's, or torchrun's of so many processes on this machine."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return ["python"]
-    return ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]

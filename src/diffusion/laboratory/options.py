@@ -1,26 +1,40 @@
-"""What every command line shares: a parser that answers a mistake with one sentence, and the types of its values."""
+"""What every command line shares: a parser that answers a mistake with one sentence, types of values, exit codes."""
 
 import argparse
+import contextlib
 import math
+import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from diffusion.errors import Failure, UserError, unknown
+from diffusion.laboratory.stopping import Stopped
 
 # Spellings of the release before, still understood where the new one is known. They are in no --help.
 RENAMED = {"--interval": "--guidance-interval", "--samples": "--count", "--method": "--sampler"}
 
 
+def program() -> str:
+    """The words that started this: `cold-dif-model`, `python -m diffusion`, `python src` or `python src/part_1.py`."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return f"python -m {started.parent.name}"
+    is_python = started.is_dir() or started.suffix == ".py"
+    return f"python {shlex.quote(str(started))}" if is_python else started.name
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose --help shows defaults and whose errors are one sentence and exit code 2."""
 
-    _settings: dict[str, str] = {}  # that overrides can change, by their names without the section
-
-    def __init__(self, **kwargs: Any):
-        kwargs.setdefault("formatter_class", Help)
-        super().__init__(allow_abbrev=False, **kwargs)
+    def __init__(self, description: str, examples: str = "", mode: str = ""):
+        """`description` is a docstring; `mode` is what follows the program's name, "" for a script."""
+        prog = f"{program()} {mode}".rstrip()
+        super().__init__(prog, None, description, examples, formatter_class=Help, allow_abbrev=False)
+        self._settings: dict[str, str] = {}  # by their names alone, what to write instead: lr -> --train.lr=…
 
     def parse_dotted_args(
         self, settings: Iterable[str], args: list[str] | None = None
@@ -28,34 +42,37 @@ class Parser(argparse.ArgumentParser):
         """The options, and apart from them the overrides of `settings`: words such as --train.lr=1e-3."""
         args = sys.argv[1:] if args is None else args
         dotted = [word for word in args if word.startswith("--") and "." in word.split("=")[0]]
-        self._settings = {setting.split(".")[1]: setting for setting in settings}
+        self._settings = {setting.split(".")[1]: f"--{setting}=…" for setting in settings}
         return self.parse_args([word for word in args if word not in dotted]), dotted
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: list[str] | None = None, namespace: Any = None) -> argparse.Namespace:
         # First, or `--sede 3 …` would be answered with what argparse makes of the 3.
-        options = [option for action in self._actions for option in action.option_strings]
-        words = []
-        for word in sys.argv[1:] if args is None else args:
-            name, *value = word.split("=", 1)
-            if name not in options and RENAMED.get(name) in options:
-                word = "=".join([RENAMED[name], *value])
-            elif name.startswith("--") and name != "--" and name not in options:
-                setting = self._settings.get(name.removeprefix("--").replace("-", "_"))
-                known = [option for option in options if option.startswith("--")]
-                self.error(str(unknown("option", name, known, setting and f"--{setting}=…")))
-            words.append(word)
+        words = [self._spelled(word) for word in (sys.argv[1:] if args is None else args)]
         return super().parse_args(words, namespace)
+
+    def _spelled(self, word: str) -> str:
+        """The word with an option's present name; ends the program if there is no such option."""
+        options, (name, equals, value) = self._option_string_actions, word.partition("=")
+        if name in options or not name.startswith("--") or name == "--":
+            return word
+        if RENAMED.get(name) in options:
+            return RENAMED[name] + equals + value
+        meant = self._settings.get(name.removeprefix("--").replace("-", "_"))
+        self.error(str(unknown("option", name, [each for each in options if each.startswith("--")], meant)))
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message.removeprefix('argument ')}\n")
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Descriptions as written; defaults shown, unless there is none or the help tells it in words."""
+    """Descriptions as written; defaults shown, unless there is none or the help says it in words."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        told = action.default in (None, argparse.SUPPRESS, False) or "default" in action.help
-        return action.help if told or not action.option_strings else f"{action.help} (default: {action.default})"
+        silent = action.default in (None, argparse.SUPPRESS, True, False) or "default" in action.help
+        return action.help if silent or not action.option_strings else f"{action.help} (default: {action.default})"
+
+
+# --- Types of values ---
 
 
 def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
@@ -70,51 +87,80 @@ def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
     return parse
 
 
-def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """An argparse type: an int or float in [low, high]."""
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: a finite int or float from `low` to `high`."""
 
-    def parse(text: str):
-        try:
-            value = kind(text)
-            fine = low <= value <= high and math.isfinite(value)  # NaN fails the first
-        except (ValueError, OverflowError):
-            fine = False
-        if not fine:
-            what = "an integer" if kind is int else "a number"
-            reach = f"of at least {low}" if math.isinf(high) else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what} {reach}")
-        return value
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError, OverflowError):
+            if low <= (value := kind(text)) <= high and math.isfinite(value):
+                return value
+        what = "an integer" if kind is int else "a number"
+        reach = f"of at least {low}" if math.isinf(high) else f"from {low} to {high}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what} {reach}")
 
     return parse
 
 
 def directory(text: str) -> Path:
     """An argparse type: a folder that is there, or can be made."""
-    path = Path(text)
-    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not nearest.is_dir():
+    if not (nearest := _nearest(Path(text))).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} cannot be a folder: {str(nearest)!r} is a file")
-    return path
+    return Path(text)
+
+
+def output_file(*suffixes: str) -> Callable[[str], Path]:
+    """An argparse type: a file that can be written, whose name ends in one of the suffixes, if any are given."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if suffixes and path.suffix not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text!r}: the name must end in {' or '.join(suffixes)}")
+        folder = _nearest(path.absolute().parent)
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise argparse.ArgumentTypeError(f"{text!r}: no file can be written there")
+        return path
+
+    return parse
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the first folder above it that is there."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
+
+
+# --- From the first word to the exit code ---
 
 
 def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> NoReturn:
-    """Run a command and leave with its exit code: 0 done, 2 a mistake in what was asked, 1 anything that failed."""
+    """Run a command and leave with its exit code: 0 done, 2 a mistake in what was asked, 1 anything that failed.
+
+    128 + n after signal n, with the command that continues.
+    """
     try:
-        code = main(argv) or 0
+        code = _run_until_stopped(main, argv)
         sys.stdout.flush()  # now, while a full disk or a closed pipe can still be answered
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        sys.stdout = None  # or Python would try the pipe again on its way out, and complain
-        code = 1
-    except (OSError, Failure) as error:  # a full disk, a folder that cannot be written: the system's own sentence
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    except (UserError, Failure, OSError) as error:  # a full disk, a folder that cannot be written: the system's words
+        code = 2 if isinstance(error, UserError) else 1
+        if not isinstance(error, BrokenPipeError):  # the reader (head, less) has seen enough
+            print(f"error: {error}", file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:
-            sys.stdout = None
-    except KeyboardInterrupt:
-        code = 130
+            sys.stdout = None  # or Python would try again on its way out, and complain
     sys.exit(code)
+
+
+def _run_until_stopped(main: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
+    try:
+        return main(argv) or 0
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+            words, launcher = sys.argv[1:], "python"
+            words += [] if "--resume" in words else ["--resume"]
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}"
+            command = f"{program().replace('python', launcher, 1)} {shlex.join(words)}"
+            print(f"\nstopped by {signal.Signals(stopped.number).name}; the state is saved. Continue with\n  {command}")
+        return 128 + stopped.number

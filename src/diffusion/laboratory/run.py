@@ -53,11 +53,6 @@ class Run:
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
             self.data = load(self.config.dataset, "train", options.data_root, self.device)
             self.test = load(self.config.dataset, "test", options.data_root, self.device).shuffled()
-        known = len(self.data.classes)
-        if self.config.classes not in (0, known):
-            raise UserError(
-                f"{self.config.dataset} has {known} labels: classes must be that or 0, not {self.config.classes}"
-            )
         self.experiment = build(self.config).to(self.device)
         self.trainer = Trainer(self.experiment, self.data, self.accelerator)
         self.history: list[dict[str, Any]] = []  # one record an epoch, the untrained epoch 0 first
@@ -76,8 +71,8 @@ class Run:
 
     @property
     def limit(self) -> float:
-        """Steps after which the training ends in any case."""
-        return self.options.limit_steps or math.inf
+        """The step after which the training ends; infinite as long as that is not known."""
+        return min(self.options.limit_steps or math.inf, self.trainer.end or math.inf)
 
     def _resolve(self, base: Config, explicit: Collection[str]) -> Config:
         changes = self.options.changes
@@ -96,12 +91,12 @@ class Run:
     def epochs(self, total: int) -> Iterator[int]:
         """Train, yielding each epoch's number (0 is untrained) when its `record` is due. Raises Stopped."""
         self._open_folder()
-        on_stop(self._stop)
         per_epoch = self.trainer.steps_per_epoch
         while self.history and self.history[-1]["step"] < self.history[-1]["epoch"] * per_epoch:
             self.history.pop()  # an epoch that --limit-steps cut short is not done
         for epoch in range(len(self.history), total + 1):
-            self._train(int(min(epoch * per_epoch, self.limit)), f"epoch {epoch}/{total}")
+            until = min(epoch * per_epoch, self.limit)
+            self._train(until, until, f"epoch {epoch}/{total}")
             yield epoch
             if epoch * per_epoch >= self.limit:
                 return
@@ -113,28 +108,25 @@ class Run:
         """
         trainer = self.trainer
         self._budget = Budget(plan, trainer.steps_per_epoch, self.config.decay)
-        begun = self._open_folder()
-        on_stop(self._stop)
-        before, trainer.end = trainer.end, self._budget.resume(begun, trainer.end, self.seconds)
-        if before and trainer.end != before:
-            self.say(f"the run, planned to end at step {before:,}, is extended")
+        state = self._open_folder()
+        planned, trainer.end = trainer.end, self._budget.resume(state, trainer.end, self.seconds)
+        if planned and trainer.end != planned:
+            self.say(f"the run, planned to end at step {planned:,}, is extended")
         done = self.history[-1]["step"] if self.history else -1
-        while done < min(self.limit, trainer.end or math.inf):
-            mark = min(plan.next_mark(done), self.limit)
-            while trainer.step < min(mark, trainer.end or mark):
-                self._train(min(mark, trainer.end or mark), "training")  # returns early when the end becomes known
+        while done < self.limit:
+            due = plan.next_mark(done)
+            while trainer.step < min(due, self.limit):
+                self._train(min(due, self.limit), self.limit, "training")  # returns when the end becomes known, too
             done = trainer.step
             yield done
 
     def record(self, epoch: float, **scores: Any) -> None:
         """Close an epoch: its weights, its line in metrics.jsonl, the state. `scores` are plain values."""
         losses = self.trainer.losses[-self.trainer.steps_per_epoch :]
-        mean = sum(losses) / len(losses) if losses else None
-        line = {"epoch": epoch, "step": self.trainer.step, "loss": mean, "seconds": round(self.seconds, 1), **scores}
-        self.history.append(line)
+        done, loss = {"epoch": epoch, "step": self.trainer.step}, sum(losses) / len(losses) if losses else None
+        self.history.append({**done, "loss": loss, "seconds": round(self.seconds, 1), **scores})
         if self.is_main:
-            about = {"epoch": epoch, "step": self.trainer.step, "holds": "ema", "loss": mean, "scores": scores}
-            self.experiment.about = about
+            self.experiment.about = {**done, "holds": "ema", "loss": loss, "scores": scores}
             path = self.folder.path / self.weights.format(epoch=epoch)
             self.written.append(save_weights(path, self.experiment))
         self._save()
@@ -158,17 +150,11 @@ class Run:
         """
         experiment = experiment or self.experiment
         index = self.share(torch.arange(count, device=self.device))
+        given = {"labels": labels, "originals": originals}
+        given = {name: values if values is None else values[index] for name, values in given.items()}
         states = build_sampler(experiment, options).steps + 1
         with progress_bar(len(index) * states, text, show=self.is_main) as bar:
-            return generate(
-                experiment,
-                index,
-                options,
-                seed=seed,
-                labels=None if labels is None else labels[index],
-                originals=None if originals is None else originals[index],
-                tick=bar.update,
-            )
+            return generate(experiment, index, options, seed=seed, **given, tick=bar.update)
 
     def share(self, whole: Tensor) -> Tensor:
         """This process's part of it."""
@@ -185,35 +171,32 @@ class Run:
 
     # --- Training, kept alive ---
 
-    def _train(self, until: int, text: str) -> None:
-        """Train up to a step, or to where minutes make the end of the training known."""
-        began = saved = time.monotonic()
-        self._training, budget = True, self._budget
-        total = min(self.trainer.end or (math.inf if budget.minutes else until), self.limit)
-        known = total if total < math.inf else None
-        with progress_bar(known, text, initial=self.trainer.step, show=self.is_main) as bar:
-            for step in self.trainer.train(until):
-                passed = self.seconds + time.monotonic() - began
+    def _train(self, until: float, total: float, text: str) -> None:
+        """Train up to a step, or to where minutes make the end of the training known; the bar counts to `total`."""
+        self._training, budget, trainer = True, self._budget, self.trainer
+        now = saved = time.monotonic()
+        with progress_bar(total, text, initial=trainer.step, show=self.is_main) as bar:
+            for step in trainer.train(int(until)):
+                before, now = now, time.monotonic()
+                self.seconds += now - before
                 if step.number % SYNC_EVERY == 0:
                     bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
-                    if budget.minutes and not self.trainer.end:
-                        bar.total = min(budget.likely(step.number, passed), self.limit)  # the time left comes of it
+                    if budget.minutes and not trainer.end:  # the time left comes of it
+                        bar.total = min(budget.likely(step.number, self.seconds), self.limit)
                 bar.update(1)
-                due = time.monotonic() - saved >= self.options.save_every
-                stop, save, end = self._agree(step.number, due, budget.promised(step.number, passed))
+                due, end = now - saved >= self.options.save_every, budget.promised(step.number, self.seconds)
+                stop, due, end = self._agree(step.number, due, end)
                 budget.settled = budget.settled or end > 0
-                if end and end < (self.trainer.end or math.inf):
-                    self.trainer.end = end
+                if sooner := 0 < end < (trainer.end or math.inf):
+                    trainer.end = end
+                if stop or sooner:
+                    self._signal = self._signal or stop
                     break
-                if stop or save:
-                    saved = time.monotonic()
-                    self.seconds, began = self.seconds + saved - began, saved
+                if due:
+                    saved = now
                     self._save()
-                if stop:
-                    raise Stopped(stop)
-        self._training = False
-        self.seconds += time.monotonic() - began
         self._save()
+        self._training = False
         if self._signal:
             raise Stopped(self._signal)
 
@@ -241,7 +224,12 @@ class Run:
         state = self.folder.state() if self.options.resume else None
         if state:
             self._restore(state)
-            return state
+        else:
+            self._begin()
+        on_stop(self._stop)
+        return state or {}
+
+    def _begin(self) -> None:
         self.accelerator.wait_for_everyone()
         if self.is_main:
             if self.options.resume:
@@ -250,7 +238,6 @@ class Run:
         self.accelerator.wait_for_everyone()
         self.trainer.fit_prior(lambda parts: track(parts, "what averages look like", show=self.is_main))
         self._save()
-        return {}
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:

@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,60 +12,70 @@ from diffusion.data.datasets import DATASETS
 from diffusion.errors import UserError, unknown
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import SETTINGS
+from diffusion.laboratory.options import directory, number, one_of
+from diffusion.metrics.features import CLASSIFIERS
 from diffusion.precision import computes_bf16
 
 CHANGEABLE = ("dataset", "lr", "batch_size", "precision", "seed", "axis", "order", "noise", "loss")  # by options
+T = TypeVar("T")
+
+
+def option(default: Any, explanation: str, **argument: Any) -> Any:
+    """A field that is an option of command lines, too: its default, its help, what else argparse has to know."""
+    return field(default=default, metadata={"default": default, "help": explanation, **argument})
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """How a run is kept, whatever is trained."""
 
-    out: Path = Path(".")  # where runs/, Plots/ and contents/ are made
-    data_root: Path = Path("data")
-    device: str = "auto"  # or "cpu", "cuda"
-    resume: bool = False
-    limit_steps: int | None = None  # end the training after so many steps in all
-    save_every: float = 60  # seconds
+    out: Path = option(Path("."), "where runs/, Plots/ and contents/ are made", type=directory)
+    data_root: Path = option(Path("data"), "where data sets are kept", type=directory)
+    device: str = option("auto", "auto is the GPU if there is one", type=one_of("device", ["auto", "cpu", "cuda"]))
+    resume: bool = option(False, "continue this run from its last saved state", action="store_true")
+    limit_steps: int | None = option(None, "end the training after this many steps in all", type=number(int, 1))
+    save_every: float = option(60, "seconds between saves", type=number(float, 0))
     changes: dict[str, Any] = field(default_factory=dict)  # settings of the Config that the user gave as options
 
     @classmethod
     def of(cls, args: Namespace) -> "RunOptions":
-        """From a command line; an option that it does not have keeps its default."""
-        given = {key: getattr(args, key) for key in CHANGEABLE if getattr(args, key, None) is not None}
-        return cls(**_named(cls, args), changes=given)
+        """From a command line."""
+        changes = {key: getattr(args, key) for key in CHANGEABLE if getattr(args, key, None) is not None}
+        return replace(options_of(cls, args), changes=changes)
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
     """What scores are measured on, and with what features."""
 
-    eval_samples: int = 1024  # images of a score
-    eval_seeds: int = 3  # of the final score, for its spread
-    features: str = "auto"  # the classifier of the data set, or as in metrics.features
-    inception_weights: Path | None = None
+    eval_samples: int = option(1024, "images a score is measured on", type=number(int, 2))
+    eval_seeds: int = option(3, "seeds of the final score, for its spread", type=number(int, 1))
+    features: str = option(
+        "auto",
+        "what FID and IS are measured with; auto is the classifier of the data set",
+        type=one_of("features", ["auto", *CLASSIFIERS, "inception"]),
+    )
+    inception_weights: Path | None = option(None, "Inception's file, if it cannot be downloaded", type=Path)
 
-    @classmethod
-    def of(cls, args: Namespace) -> "ScoreOptions":
-        """From a command line."""
-        return cls(**_named(cls, args))
 
-
-def _named(kind: type, args: Namespace) -> dict[str, Any]:
-    return {each.name: getattr(args, each.name) for each in fields(kind) if hasattr(args, each.name)}
+def options_of(kind: type[T], args: Namespace) -> T:
+    """The options of that kind on a command line; those that it does not have keep their defaults."""
+    return kind(**{each.name: getattr(args, each.name) for each in fields(kind) if hasattr(args, each.name)})
 
 
 def resolve_config(base: Config, changes: dict[str, Any], explicit: Collection[str], device: torch.device) -> Config:
     """`base` with the user's changes, and with what the data set and the device decide.
 
-    UserError for a data set that there is not, and for an `explicit` shape that is not that of its images.
+    UserError for a data set that there is not, and for `explicit` settings that do not go with it.
     """
     config = base.replace(**changes)
     if config.dataset not in DATASETS:
         raise unknown("dataset", config.dataset, DATASETS)
-    shape = DATASETS[config.dataset].shape
+    shape, labels = DATASETS[config.dataset].shape, len(DATASETS[config.dataset].classes)
     if "shape" in explicit and config.shape != shape:
         raise UserError(f"the images of {config.dataset} have the shape {shape}, not {config.shape}")
+    if config.classes not in (0, labels):
+        raise UserError(f"{config.dataset} has {labels} labels: classes must be that or 0, not {config.classes}")
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if computes_bf16(device) else "fp32"
