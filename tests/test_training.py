@@ -1,9 +1,6 @@
-"""Training: two processes are one, a resume is bit-exact, and nothing that is not finite reaches a weight."""
+"""Training: a resume is bit-exact, and nothing that is not finite reaches a weight."""
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -146,38 +143,8 @@ def test_the_guard_holds_until_the_losses_are_read(monkeypatch):
         t.sync_losses()
 
 
-TWO = """
-import sys, torch
-sys.path.insert(0, "tests")
-from test_training import CONFIG, digits, run, trainer
-t = trainer(CONFIG.replace(batch_size=128), digits(300))
-gradients = []
-next(t.denoiser.parameters()).register_hook(lambda g: gradients.append(g.clone()))
-run(t, 20)
-state = t.state()
-state["processes"] = t.accelerator.num_processes
-if t.accelerator.is_main_process:
-    torch.save(state, sys.argv[1])
-"""
-
-
-def test_two_processes_with_64_each_do_what_one_does_with_128(tmp_path):
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
-    env = {**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([sys.executable, str(script), str(one)], env=env, check=True, capture_output=True)
-    subprocess.run([sys.executable, *launch, str(script), str(two)], env=env, check=True, capture_output=True)
-    one, two = torch.load(one, weights_only=True), torch.load(two, weights_only=True)
-    assert (one.pop("processes"), two.pop("processes")) == (1, 2)
-    torch.testing.assert_close(one["denoiser"], two["denoiser"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(one["ema"], two["ema"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(one["losses"], two["losses"], atol=1e-6, rtol=1e-5)
-
-
 def test_the_gradients_of_two_half_batches_average_to_that_of_the_whole():
-    """The same theorem inside one process: parts 0 and 1 of the batch, with their own noise and times."""
+    """The theorem of test_processes.py in one process: parts 0 and 1 of the batch, with their own noise and times."""
 
     def gradient(rank, world):
         t = trainer()
