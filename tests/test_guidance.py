@@ -10,7 +10,8 @@ from test_training import Ranked, run, same
 from torch import nn
 
 from diffusion import files
-from diffusion.api.generation import check_labels, guided_denoiser, trajectory
+from diffusion.api.checks import check_labels
+from diffusion.api.generation import guided_denoiser, trajectory
 from diffusion.data.batches import batches
 from diffusion.data.datasets import Dataset
 from diffusion.errors import UserError

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from diffusion import figures, files
-from diffusion.api.generation import check_labels, generate
+from diffusion.api.checks import check_labels
+from diffusion.api.generation import generate
 from diffusion.api.model import load as load_model
 from diffusion.data.datasets import load
 from diffusion.errors import UserError
