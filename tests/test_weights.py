@@ -1,5 +1,6 @@
 """Every shipped denoiser loads, draws, and says how it was scored; the command that makes them goes on where it was."""
 
+import functools
 import inspect
 import io
 import json
@@ -35,22 +36,27 @@ def test_a_shipped_denoiser_draws_as_well_as_it_says(path):
     about = experiment.about
     assert about["holds"] == "ema" and about["scores"]["fid"] > about["scores"]["floor"] / 2 > 0
     options = SamplingOptions(steps=min(28, experiment.process.most_steps or 28))
-    *_, images = trajectory(experiment, torch.arange(48), options, seed=1)
-    assert images.shape == (48, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
+    *_, images = trajectory(experiment, torch.arange(24), options, seed=1)
+    assert images.shape == (24, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
     _, logits = extractor_for(experiment.config.dataset, WEIGHTS)(images)
     surely = logits.softmax(1).max(1).values.mean()  # noise gives 0.3, real digits 0.98
     if about["scores"]["fid"] < 8:
-        assert surely > 0.75 and len(logits.argmax(1).unique()) >= 8
+        assert surely > 0.75 and len(logits.argmax(1).unique()) >= 7
     if about["epoch"] == 0:
         assert len(logits.argmax(1).unique()) <= 3  # untrained: nothing to be seen
 
 
+@functools.cache
+def contents():
+    """Of all shipped files, as they are stored."""
+    return [files.load(path) for path in SHIPPED]
+
+
 def recorded(config):
     """(axis, FID, N, NFE, epochs) of the longest training that was shipped of a preset, for each axis."""
-    contents = [files.load(path) for path in SHIPPED]
     free = {key: getattr(config, key) for key in ("axis", "precision", "sampler")}
     found = {}
-    for content in sorted(contents, key=lambda content: content["about"]["epoch"]):
+    for content in sorted(contents(), key=lambda content: content["about"]["epoch"]):
         if content["config"] | free == asdict(config):
             axis = f" {content['config']['axis']}" if config.process == "averaging" else ""
             scores = content["about"]["scores"]
@@ -83,9 +89,7 @@ def test_the_page_about_the_weights_is_what_the_files_say():
 
 
 def test_every_shipped_file_is_one_that_the_command_makes():
-    assert {path.name for path in SHIPPED} <= {
-        file for each in weights.FAMILIES.values() for file in weights.file_names(each)
-    }
+    assert {path.name for path in SHIPPED} <= {file for each in weights.FAMILIES.values() for file in each.files}
 
 
 @pytest.fixture
@@ -98,8 +102,8 @@ def few(monkeypatch, tmp_path):
     monkeypatch.setattr(laboratory, "load", some)
     tiny = {"hidden": (4, 4), "batch_size": 50, "lr": 3e-3, "precision": "fp32"}
     families = {
-        "tiny": weights.coursework(DDPM["testing"].replace(**tiny), (0, 1, 3)),
-        "tiny_row": weights.coursework(COLD["default_7"].replace(**tiny), (2,)),
+        "tiny": weights.Family(DDPM["testing"].replace(**tiny, timesteps=10), (0, 1, 3)),
+        "tiny_row": weights.Family(COLD["default_7"].replace(**tiny), (2,)),
     }
     monkeypatch.setattr(weights, "FAMILIES", families)
     words = f"--into {tmp_path}/w --out {tmp_path} --data-root {tmp_path} --eval-samples 64 --eval-seeds 2 --device cpu"

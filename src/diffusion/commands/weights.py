@@ -2,11 +2,12 @@
 
 import statistics
 from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from diffusion import files
-from diffusion.experiment.build import Experiment
 from diffusion.experiment.config import Config
 from diffusion.experiment.coursework import run_names
 from diffusion.experiment.presets import COLD, DDPM, GUIDED
@@ -27,43 +28,44 @@ EXAMPLES = """examples:
 """
 
 
-class Family(NamedTuple):
+@dataclass(frozen=True)
+class Family:
     """What one training gives: a weight file after each of these epochs, or one after so many steps."""
 
     config: Config
-    run: str  # its folder in runs/
-    pattern: str  # of its files' names
     epochs: tuple[int, ...] = ()
     steps: int | None = None
     samples: int = 1024  # of each seed
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of its run, and of its files by {dataset} and {epoch}."""
+        return run_names(self.config) if self.epochs else (self.config.preset, f"{self.config.preset}.pth")
 
-def coursework(config: Config, epochs: tuple[int, ...]) -> Family:
-    return Family(config, *run_names(config), epochs)
+    @property
+    def files(self) -> list[str]:
+        pattern = self.names[1].replace("{dataset}", self.config.dataset.lower())
+        return [pattern.format(epoch=epoch) for epoch in self.epochs or (None,)]
 
 
-def cold(preset: str, axis: str, epochs: tuple[int, ...]) -> Family:
-    return coursework(COLD[preset].replace(axis=axis), epochs)
-
-
-HUNDRED, EIGHTY = (0, 20, 40, 60, 80, 100), (0, 20, 40, 60, 80)
+EIGHTY, ROW, COL = (0, 20, 40, 60, 80), {"axis": "row"}, {"axis": "col"}
 FAMILIES = {  # in the order they are made
-    "default": coursework(DDPM["default"], HUNDRED),
-    "default_28_row": cold("default_28", "row", EIGHTY),
-    "default_28_col": cold("default_28", "col", EIGHTY),
-    "testing2": coursework(DDPM["testing2"], EIGHTY),
-    "testing": coursework(DDPM["testing"], EIGHTY),
-    "default_7_row": cold("default_7", "row", EIGHTY),
-    "default_7_col": cold("default_7", "col", EIGHTY),
-    "light": coursework(DDPM["light"], (80,)),
-    "more_capacity": coursework(DDPM["more_capacity"], (80,)),
-    "more_capacity_row": cold("more_capacity", "row", (80,)),
-    "more_capacity_col": cold("more_capacity", "col", (80,)),
-    "ddpm_unet": coursework(DDPM["ddpm_unet"], (5,)),
-    "cold_unet_row": cold("cold_unet", "row", (8,)),
-    "cold_unet_col": cold("cold_unet", "col", (12,)),
-    "unet": Family(GUIDED["unet"], "unet", "unet.pth", steps=18_000, samples=10_000),
-    "unet_fashion": Family(GUIDED["unet_fashion"], "unet_fashion", "unet_fashion.pth", steps=6000, samples=10_000),
+    "default": Family(DDPM["default"], (*EIGHTY, 100)),
+    "default_28_row": Family(COLD["default_28"].replace(**ROW), EIGHTY),
+    "default_28_col": Family(COLD["default_28"].replace(**COL), EIGHTY),
+    "testing2": Family(DDPM["testing2"], EIGHTY),
+    "testing": Family(DDPM["testing"], EIGHTY),
+    "default_7_row": Family(COLD["default_7"].replace(**ROW), EIGHTY),
+    "default_7_col": Family(COLD["default_7"].replace(**COL), EIGHTY),
+    "light": Family(DDPM["light"], (80,)),
+    "more_capacity": Family(DDPM["more_capacity"], (80,)),
+    "more_capacity_row": Family(COLD["more_capacity"].replace(**ROW), (80,)),
+    "more_capacity_col": Family(COLD["more_capacity"].replace(**COL), (80,)),
+    "ddpm_unet": Family(DDPM["ddpm_unet"], (5,)),
+    "cold_unet_row": Family(COLD["cold_unet"].replace(**ROW), (8,)),
+    "cold_unet_col": Family(COLD["cold_unet"].replace(**COL), (12,)),
+    "unet": Family(GUIDED["unet"], steps=18_000, samples=10_000),
+    "unet_fashion": Family(GUIDED["unet_fashion"], steps=6000, samples=10_000),
 }
 
 
@@ -86,13 +88,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     for name in args.only if not args.table else ():
         family = FAMILIES[name]
-        due = [file for file in file_names(family) if (args.into / file).exists() == args.rescore]
+        due = [file for file in family.files if (args.into / file).exists() == args.rescore]
         if due:
-            begun = (args.out / "runs" / family.run / "state.pt").exists()
+            begun = (args.out / "runs" / family.names[0] / "state.pt").exists()
             own = {"resume": begun, "eval_samples": args.eval_samples or family.samples}
-            run, judge = open_run(Namespace(**vars(args) | own), family.config, family.run, family.pattern)
-            if not args.rescore:
-                train(run, family)
+            run, judge = open_run(Namespace(**vars(args) | own), family.config, *family.names)
+            for epoch in () if args.rescore else trained(run, family):
+                run.record(epoch)
             ship(judge, due, args.into if args.rescore else run.folder.path, args.into)
         nothing = "nothing is there" if args.rescore else "nothing was missing"
         print(f"{name}: {', '.join(due) or nothing}", flush=True)
@@ -101,20 +103,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"wrote {args.into / 'README.md'}")
 
 
-def file_names(family: Family) -> list[str]:
-    """The names of a family's weight files."""
-    name = family.pattern.replace("{dataset}", family.config.dataset.lower())
-    return [name.format(epoch=epoch) for epoch in family.epochs or (None,)]
-
-
-def train(run: Run, family: Family) -> None:
-    """To the end, every epoch's weights kept in the run's folder."""
-    if family.steps:
-        for step in run.marks(Plan(steps=family.steps)):
-            run.record(step / run.trainer.steps_per_epoch)
-    else:
-        for epoch in run.epochs(family.epochs[-1]):
-            run.record(epoch)
+def trained(run: Run, family: Family) -> Iterator[float]:
+    """Train to the end, yielding the epochs done when their `record` is due."""
+    if family.epochs:
+        return run.epochs(family.epochs[-1])
+    return (step / run.trainer.steps_per_epoch for step in run.marks(Plan(steps=family.steps)))
 
 
 def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:
@@ -122,35 +115,36 @@ def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:
     for name in names:
         experiment = load_weights(source / name).to(judge.run.device)
         experiment.denoiser.network.half().float()
-        scores = scored(judge, experiment, name)
+        judge.run.experiment = experiment  # what is sampled from now on
+        scores = scored(judge, name)
         if judge.run.is_main:
             experiment.about["scores"] = scores
             save_weights(folder / name, experiment, half=True)
 
 
-def scored(judge: Judge, experiment: Experiment, name: str) -> dict[str, Any]:
+def scored(judge: Judge, name: str) -> dict[str, Any]:
     """Mean and deviation of each score over the seeds, and what they were measured with."""
-    rows, real = [], judge.floor
+    rows, real, experiment = [], judge.floor, judge.run.experiment
     for seed in range(judge.options.eval_seeds):
-        images, labels = judge.sample(seed, f"{name}, seed {seed}", experiment), judge.labels(seed)
-        row = judge.score(images)
-        rows.append({"fid": row.fid, "inception_score": row.inception_score, "kid": row.kid})
+        images, labels = judge.sample(seed, f"{name}, seed {seed}"), judge.labels(seed)
+        scores = judge.score(images)
+        rows.append({"fid": scores.fid, "inception_score": scores.inception_score, "kid": scores.kid})
         if labels is not None:
             rows[-1]["agreement"] = judge.agreement(images, labels)
-    scores = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
+    about = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
     if len(rows) > 1:
-        scores |= {f"{key}_sd": statistics.stdev(row[key] for row in rows) for key in rows[0]}
-    scores |= {"n": real.n, "seeds": len(rows), "calls": build_sampler(experiment).nfe}
-    scores |= {"n_reference": real.n_reference, "floor": real.fid, "floor_is": real.inception_score}
-    scores |= {"extractor": real.extractor, "sha256": real.sha256[:16]}
+        about |= {f"{key}_sd": statistics.stdev(row[key] for row in rows) for key in rows[0]}
+    about |= {"n": real.n, "seeds": len(rows), "calls": build_sampler(experiment).nfe}
+    about |= {"n_reference": real.n_reference, "floor": real.fid, "floor_is": real.inception_score}
+    about |= {"extractor": real.extractor, "sha256": real.sha256[:16]}
     if experiment.config.process == "averaging":
-        scores["restored"] = {sampler: restored(judge, experiment, sampler) for sampler in COLD_SAMPLERS}
-    return scores
+        about["restored"] = {sampler: restored(judge, sampler) for sampler in COLD_SAMPLERS}
+    return about
 
 
-def restored(judge: Judge, experiment: Experiment, sampler: str) -> dict[str, float]:
+def restored(judge: Judge, sampler: str) -> dict[str, float]:
     """How test images come back from their averages, under the first seed."""
-    count, options, test = judge.options.eval_samples, SamplingOptions(sampler), judge.run.test.images
-    images = judge.run.sample(count, 0, sampler, options, originals=test, experiment=experiment)
+    count, originals = judge.options.eval_samples, judge.run.test.images
+    images = judge.run.sample(count, 0, sampler, SamplingOptions(sampler), originals=originals)
     scores, likeness = judge.score(images), judge.likeness(images)
     return {"fid": scores.fid, "inception_score": scores.inception_score} | likeness._asdict()

@@ -1,4 +1,4 @@
-"""How long is trained: up to a step that was told, or to one that minutes make known."""
+"""How long is trained: up to a planned step, or to one that minutes make known."""
 
 import math
 from typing import Any
@@ -19,9 +19,8 @@ class Budget:
         self.minutes, self.decay = plan.minutes, decay
         self.settled = False  # whether minutes have promised an end
         self.earlier = 0.0  # minutes, of the run that is resumed
-        epochs = plan.epochs * steps_per_epoch if plan.epochs else math.inf
-        end = min(plan.steps or math.inf, epochs)
-        self.end = None if end == math.inf else max(1, round(end))  # as told in steps and epochs
+        end = min(plan.steps or math.inf, (plan.epochs or math.inf) * steps_per_epoch)
+        self.end = max(1, round(end)) if end < math.inf else None  # by steps and epochs
         self._first: tuple[float, int] | None = None  # seconds and steps after this session's first step, a slow one
 
     def resume(self, state: dict[str, Any], planned: int | None, seconds: float) -> int | None:
@@ -30,8 +29,8 @@ class Budget:
         A longer plan extends it. UserError for a shorter one: the learning rate falls towards the planned end.
         """
         if planned and self.end and self.end < planned:
-            raise UserError(f"this run was planned to end at step {planned:,}, not {self.end:,}, and its learning rate "
-                            "falls towards that: ask for no less, or start anew without --resume")  # fmt: skip
+            was = f"this run was planned to end at step {planned:,}, not {self.end:,}, and its learning rate"
+            raise UserError(f"{was} falls towards that: ask for no less, or start anew without --resume")
         self.earlier = state.get("minutes") or 0.0
         longer = planned is not None and self._is_longer(planned, seconds)
         self.settled = bool(self.minutes) and state.get("settled", False) and not longer

@@ -87,10 +87,9 @@ class Judge:
         """Of the samples to score, in the proportions of the training set; None for an unconditional model."""
         return self.run.data.stratified(self.options.eval_samples, seed).labels if self.run.config.classes else None
 
-    def sample(self, seed: int, text: str = "samples to score", experiment: Experiment | None = None) -> Tensor:
-        """This process's share of the samples to score, of the run or of another experiment like it."""
-        count, labels = self.options.eval_samples, self.labels(seed)
-        return self.run.sample(count, seed, text, self.sampling, labels=labels, experiment=experiment)
+    def sample(self, seed: int, text: str = "samples to score") -> Tensor:
+        """This process's share of the samples to score."""
+        return self.run.sample(self.options.eval_samples, seed, text, self.sampling, labels=self.labels(seed))
 
     def score(self, images: Tensor) -> Scores:
         """Of this process's share of the images; every process must call."""

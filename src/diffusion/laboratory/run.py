@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion.api.generation import generate
 from diffusion.data.datasets import load
 from diffusion.errors import UserError
-from diffusion.experiment.build import Experiment, build
+from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
@@ -21,7 +21,7 @@ from diffusion.laboratory.budget import Budget
 from diffusion.laboratory.folder import Folder
 from diffusion.laboratory.launch import open_accelerator
 from diffusion.laboratory.progress import progress_bar, track
-from diffusion.laboratory.settings import RunOptions, check_resumed, describe_differences, resolve_config
+from diffusion.laboratory.settings import RunOptions, describe_differences, resolve_config
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.metrics.features import gather
 from diffusion.precision import computes_bf16
@@ -78,8 +78,7 @@ class Run:
         changes = self.options.changes
         config = resolve_config(base, changes, explicit, self.device)
         if self.options.resume and (saved := self.folder.config()):
-            check_resumed(saved, config, changes, explicit)
-            if others := describe_differences(saved, config):
+            if others := describe_differences(saved, config, changes, explicit):
                 self.say(f"the run goes on as it was begun, with {others}")
             config = saved
         if config.precision == "bf16" and not computes_bf16(self.device):
@@ -142,19 +141,17 @@ class Run:
         *,
         labels: Tensor | None = None,
         originals: Tensor | None = None,
-        experiment: Experiment | None = None,
     ) -> Tensor:
-        """This process's share of `count` samples (n, C, H, W) in [0, 1], of our experiment or another one.
+        """This process's share of `count` samples (n, C, H, W) in [0, 1].
 
         `labels` are of all; the first `count` of `originals`, if given, are degraded and restored.
         """
-        experiment = experiment or self.experiment
         index = self.share(torch.arange(count, device=self.device))
         given = {"labels": labels, "originals": originals}
         given = {name: values if values is None else values[index] for name, values in given.items()}
-        states = build_sampler(experiment, options).steps + 1
+        states = build_sampler(self.experiment, options).steps + 1
         with progress_bar(len(index) * states, text, show=self.is_main) as bar:
-            return generate(experiment, index, options, seed=seed, **given, tick=bar.update)
+            return generate(self.experiment, index, options, seed=seed, **given, tick=bar.update)
 
     def share(self, whole: Tensor) -> Tensor:
         """This process's part of it."""

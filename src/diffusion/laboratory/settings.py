@@ -17,6 +17,7 @@ from diffusion.metrics.features import CLASSIFIERS
 from diffusion.precision import computes_bf16
 
 CHANGEABLE = ("dataset", "lr", "batch_size", "precision", "seed", "axis", "order", "noise", "loss")  # by options
+FEATURES = ("auto", *CLASSIFIERS, "inception")
 T = TypeVar("T")
 
 
@@ -50,11 +51,7 @@ class ScoreOptions:
 
     eval_samples: int = option(1024, "images a score is measured on", type=number(int, 2))
     eval_seeds: int = option(3, "seeds of the final score, for its spread", type=number(int, 1))
-    features: str = option(
-        "auto",
-        "what FID and IS are measured with; auto is the classifier of the data set",
-        type=one_of("features", ["auto", *CLASSIFIERS, "inception"]),
-    )
+    features: str = option("auto", "of FID and IS; auto: the data set's classifier", type=one_of("features", FEATURES))
     inception_weights: Path | None = option(None, "Inception's file, if it cannot be downloaded", type=Path)
 
 
@@ -76,23 +73,20 @@ def resolve_config(base: Config, changes: dict[str, Any], explicit: Collection[s
         raise UserError(f"the images of {config.dataset} have the shape {shape}, not {config.shape}")
     if config.classes not in (0, labels):
         raise UserError(f"{config.dataset} has {labels} labels: classes must be that or 0, not {config.classes}")
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if computes_bf16(device) else "fp32"
-    return config.replace(shape=shape, precision=precision)
+    fastest = "bf16" if computes_bf16(device) else "fp32"
+    return config.replace(shape=shape, precision=fastest if config.precision == "auto" else config.precision)
 
 
-def check_resumed(saved: Config, config: Config, changes: Collection[str], explicit: Collection[str]) -> None:
-    """Raise UserError if options (`changes`) or `explicit` settings of a file contradict the run that is resumed."""
+def describe_differences(saved: Config, config: Config, changes: Collection[str], explicit: Collection[str]) -> str:
+    """What a resumed run keeps to, other than `config` says; in words, none if it says the same.
+
+    UserError if one of the user's `changes` or an `explicit` setting of a file is among it.
+    """
     names = {key: name for name, key in SETTINGS.items() if key in explicit}  # field -> what the user calls it
     names |= {key: key for key in changes}
-    for key, name in names.items():
-        if getattr(saved, key) != getattr(config, key):
-            was = f"the run was made with {name} {getattr(saved, key)}, not {getattr(config, key)}"
+    differing = [key for key, value in asdict(saved).items() if value != asdict(config)[key]]
+    for key in differing:
+        if key in names:
+            was = f"the run was made with {names[key]} {getattr(saved, key)}, not {getattr(config, key)}"
             raise UserError(f"{was}: leave the option out, or start anew without --resume")
-
-
-def describe_differences(saved: Config, config: Config) -> str:
-    """What a resumed run keeps to, other than `config` says; in words, none if it says the same."""
-    others = [key for key, value in asdict(saved).items() if value != asdict(config)[key] and key != "precision"]
-    return ", ".join(f"{key} {getattr(saved, key)}" for key in others)
+    return ", ".join(f"{key} {getattr(saved, key)}" for key in differing if key != "precision")
