@@ -286,7 +286,7 @@ def test_labels_that_the_network_does_not_know_are_refused(labels):
 
 
 def test_labels_for_a_network_without_them_are_refused_with_a_sentence():
-    with pytest.raises(UserError, match="cannot be told labels: use unet, or classes 0"):
+    with pytest.raises(UserError, match="cannot be class-conditional: use unet, or classes 0"):
         build(Config(classes=10))
 
 

@@ -286,7 +286,7 @@ def test_what_could_only_fail_later_is_refused_at_once(word):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "none.yaml"
-    assert refusal(read, path) == f"there is no file {str(path)!r}"
+    assert refusal(read, path) == f"{str(path)!r} cannot be read: No such file or directory"
     assert refusal(read, tmp_path) == f"{str(tmp_path)!r} cannot be read: Is a directory"
     assert "a run is called as its file" in refusal(
         read, written(tmp_path, "preset: unet").rename(tmp_path / "a{b}.yaml")

@@ -13,11 +13,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from diffusion.files import write_atomically
 
 if TYPE_CHECKING:
     from optuna import Study
+
+Numbers = Sequence[float]
 
 
 def grid(images: Tensor, path: Path, columns: int = 4, scale: int = 4) -> Path:
@@ -28,17 +31,13 @@ def grid(images: Tensor, path: Path, columns: int = 4, scale: int = 4) -> Path:
 
 def sheet(images: Tensor, columns: int = 8, scale: int = 3) -> Image.Image:
     """Images (N, C, H, W) in [0, 1] as one picture, row by row, each pixel `scale` wide, a line between images."""
-    n, channels, height, width = images.shape
-    rows = -(-n // columns)
-    paper = np.full((channels, rows * (height + 1) + 1, columns * (width + 1) + 1), 64, np.uint8)
-    for i, image in enumerate((images.float().clamp(0, 1) * 255).round().byte().cpu().numpy()):
-        top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
-        paper[:, top : top + height, left : left + width] = image
-    pixels = paper[0] if channels == 1 else paper.transpose(1, 2, 0)
-    return Image.fromarray(pixels).resize((scale * paper.shape[2], scale * paper.shape[1]), Image.NEAREST)
+    paper = make_grid(images.float().clamp(0, 1).cpu(), columns, padding=1, pad_value=64 / 255)  # (3, rows, columns)
+    pixels = (paper * 255).round().byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels if images.shape[1] == 3 else pixels[..., 0])
+    return picture.resize((scale * picture.width, scale * picture.height), Image.NEAREST)
 
 
-def losses(values: Sequence[float], steps_per_epoch: int, path: Path, title: str) -> Path:
+def losses(values: Numbers, steps_per_epoch: int, path: Path, title: str) -> Path:
     """The loss of every step, thin, and its mean over each epoch (or twentieth of a short run), thick."""
     _, axes = plt.subplots(figsize=(6, 4))
     if len(values):
@@ -55,13 +54,7 @@ def losses(values: Sequence[float], steps_per_epoch: int, path: Path, title: str
 
 
 def curve(
-    epochs: Sequence[int],
-    values: Sequence[float],
-    spread: Sequence[float] | None,
-    path: Path,
-    title: str,
-    label: str,
-    real: float,
+    epochs: Numbers, values: Numbers, spread: Numbers | None, path: Path, title: str, label: str, real: float
 ) -> Path:
     """One score against the epoch, with error bars, and a line at what real test images score."""
     _, axes = plt.subplots(figsize=(6, 4))

@@ -18,7 +18,7 @@ from diffusion.errors import UserError
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let `write` fill a temporary file in the same folder, then put it in the place of `path` in one step.
 
-    A reader (or a kill at any moment) sees the old file or the new one, never a part. A failed write (full disk)
+    A reader, or a kill at any moment, finds the old file or the new one, never a part. A failed write (full disk)
     raises OSError and leaves the old file as it was.
     """
     path = Path(path)
@@ -55,18 +55,15 @@ def load(path: Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}")
+    what = "is not a weight file, or is cut short or damaged"
     try:
         if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch does not look at the checksums
             raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"{str(path)!r} is not a weight file, or is cut short or damaged") from None
-        raise UserError(
-            f"{str(path)!r} holds Python objects other than tensors: it is not loaded, as it could run code"
-        ) from None
-    except Exception:
-        raise UserError(f"{str(path)!r} is not a weight file, or is cut short or damaged") from None
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            what = "holds Python objects other than tensors: it is not loaded, as it could run code"
+        raise UserError(f"{str(path)!r} {what}") from None
 
 
 def put_aside(path: Path) -> Path:
@@ -78,8 +75,7 @@ def put_aside(path: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def shipped_weights() -> Path:

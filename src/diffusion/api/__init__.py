@@ -1,1 +1,1 @@
-"""The library for people: a model to sample from, to look into, to edit with. Imports experiment, metrics and below."""
+"""The library for people: a model to sample from, to inspect, to edit with. Imports experiment, metrics and below."""

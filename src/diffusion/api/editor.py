@@ -40,12 +40,11 @@ class Editor:
     ) -> Tensor:
         """The images with new content where the mask (H, W) or (B or 1, 1, H, W) is 1; the rest is kept to the bit.
 
-        Each step is taken `resample` times, so that new and old agree. RePaint, Lugmayr et al. (2022), by "ddpm" or
-        "ddim".
+        RePaint (Lugmayr et al., 2022) by "ddpm" or "ddim": each step is taken `resample` times, so that both agree.
         """
-        check_gaussian(self.experiment, "filling in")
+        check_gaussian(self.experiment, "inpainting")
         if sampler not in ("ddpm", "ddim"):
-            raise UserError(f"this goes by ddpm or ddim alone, not by {sampler!r}")
+            raise UserError(f"inpainting goes by ddpm or ddim alone, not by {sampler!r}")
         images = check_batch(images, "images", self.experiment)
         mask = check_mask(mask, images)
         images = self._unit_range(images.masked_fill(mask, 0))  # what is there is never read
@@ -152,10 +151,10 @@ class Editor:
         return self.experiment.codec.decode(last(loop(denoiser, process, x_1, times, cond=cond)))
 
     def _invert(self, images: Tensor, label: Label, options: SamplingOptions, refine: int) -> Tensor:
-        check_gaussian(self.experiment, "the way to the noise of a picture")
+        check_gaussian(self.experiment, "an inversion")
         images = self._unit_range(images)
         denoiser, (_, process, times), cond = self._prepare(len(images), label, options)
-        check_int("steps to the noise of a picture", len(times) - 1, 2)
+        check_int("steps of an inversion", len(times) - 1, 2)
         x_0, refine = self.experiment.codec.encode(images), check_int("refine, the corrections a step,", refine, 0)
         return last(editing.invert(denoiser, process, x_0, times, refine, cond=cond))
 

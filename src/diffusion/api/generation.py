@@ -1,4 +1,4 @@
-"""Samples of an experiment: the states on the way to them, and the finished images."""
+"""Samples of an experiment: all states from noise to image, and the finished images."""
 
 from collections.abc import Callable, Iterator
 
@@ -65,9 +65,8 @@ def generate(
 ) -> Tensor:
     """The finished images (N, C, H, W) of the samples `index` (N,), computed `batch_size` at a time.
 
-    None is 128 on a CPU, where memory for more is slow to come by, and 1024 elsewhere. `labels` and `originals`, if
-    given, are of all of them. `tick(n)` is called whenever n images are a state further: each of the N reaches
-    steps + 1 states.
+    None is 128 on a CPU, where memory for more is slow to come by, and 1024 elsewhere. `labels` and `originals` are of
+    all N. `tick(n)` is called whenever n images are a state further: each reaches steps + 1 states.
     """
     cond = check_labels(experiment, index, labels)
     parts = [torch.empty(0, *experiment.config.shape, device=index.device)]  # a process's share may be no image

@@ -1,4 +1,4 @@
-"""The library in one object: a model to sample from, to look into and to edit images with."""
+"""The library in one object: a model to sample from, to inspect and to edit images with."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -85,10 +85,7 @@ class Model:
         variance: str | None = None,
         clip: bool = True,
     ) -> Tensor:
-        """States on the way of `sample` (snapshots, count, C, H, W): noise first, the finished image last.
-
-        They are evenly spaced, six of them or, where there are fewer, all.
-        """
+        """Evenly spaced states of `sample` (snapshots, count, C, H, W), from noise to image; six, or all if fewer."""
         options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
         most = build_sampler(self.experiment, options).steps + 1
         snapshots = min(6, most) if snapshots is None else check_int("snapshots", snapshots, 2, most)
@@ -97,10 +94,9 @@ class Model:
         return torch.stack([state for i, state in enumerate(states) if i in at])
 
     def forward_diffusion(self, images: Tensor, t: Time, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """(x_t, noise), both of the images' shape: images degraded to time t, one or (B,), and the noise in it.
+        """(x_t, noise) of the images' shape: images degraded to time t, one or (B,), and the noise in it.
 
-        t = 0.5 is half way: step 500 of 1000. A cold model adds its noise without the means over the averaged lines,
-        which stay as they are; it is 0 where a cold model adds none.
+        t = 0.5 is step 500 of 1000. A cold model adds its noise, if any, without the means over the averaged lines.
         """
         images, process = check_images(images, self.experiment), self.experiment.process
         t, noise, x_0 = check_time(t, images), image_noise(images, seed), self.experiment.codec.encode(images)
@@ -149,29 +145,22 @@ class Model:
 
     @torch.no_grad()
     def predict_noise(
-        self,
-        x_t: Tensor,
-        t: Time,
-        label: Label = None,
-        *,
-        guidance_scale: float = 1.0,
-        interval: Interval = ALWAYS,
+        self, x_t: Tensor, t: Time, label: Label = None, *, guidance_scale: float = 1.0, interval: Interval = ALWAYS
     ) -> Tensor:
         """The model's estimate of the noise eps in x_t, of x_t's shape, whatever its network regresses; t > 0."""
         schedule, x_t = check_gaussian(self.experiment, "noise").schedule, check_state(x_t, self.experiment)
         alpha, sigma = (v.float().reshape(-1, 1, 1, 1) for v in schedule(check_time(t, x_t)))
         if (sigma == 0).any():
-            raise UserError("at t = 0 there is no noise to be seen: t must be above 0")
+            raise UserError("at t = 0 there is no noise: t must be above 0")
         options = SamplingOptions(guidance_scale=guidance_scale, interval=interval, clip=False)
         return (x_t - alpha * self._x_0(x_t, t, label, options)) / sigma
 
     def bits_per_dim(
         self, images: Tensor, label: Label = None, steps: int = 50, seed: int = 0, probes: int = 1
     ) -> Tensor:
-        """Bits a pixel (B,) of these images under the model, by its likelihood: on average an upper bound.
+        """Bits a pixel (B,) of images, by the model's likelihood (Song et al., 2021b): on average an upper bound.
 
-        uint8, or in [0, 1] and rounded to 256 levels, each spread over its bin. Song et al. (2021b). Few steps
-        overestimate it: digits cost 0.3 bits more in 10 steps, 0.01 more in 50, than in 200.
+        uint8, or rounded to 256 levels. Few steps overestimate: digits by 0.3 bits in 10, by 0.01 in 50, against 200.
         """
         process, codec = check_gaussian(self.experiment, "a likelihood"), self.experiment.codec
         images, options = check_images(images, self.experiment), SamplingOptions(clip=False)

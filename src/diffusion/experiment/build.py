@@ -54,7 +54,7 @@ def _network(config: Config) -> nn.Module:
             raise UserError(f"a unet needs images of even height and width, not of shape {config.shape}")
         return UNet(config.shape, config.hidden, config.classes)
     if config.classes:
-        raise UserError("network 'cnn' cannot be told labels: use unet, or classes 0")
+        raise UserError("network 'cnn' cannot be class-conditional: use unet, or classes 0")
     return CNN(config.shape, config.hidden, config.activation)
 
 

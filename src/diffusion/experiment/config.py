@@ -4,18 +4,16 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from diffusion.errors import UserError, unknown
 
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Pixel = Annotated[float, Field(ge=-1000, le=1000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
 T = TypeVar("T")
 
@@ -29,7 +27,7 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     dataset: str = "MNIST"  # a name in data.DATASETS
-    shape: tuple[Count, Count, Count] = (1, 28, 28)  # (C, H, W) of an image
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 28, 28)  # (C, H, W) of an image
     pixel_range: Annotated[tuple[Pixel, Pixel], AfterValidator(_rising)] = (-0.5, 0.5)  # [0, 1] inside the process
 
 
@@ -37,7 +35,7 @@ class DataSettings:
 class ProcessSettings:
     process: Literal["gaussian", "averaging"] = "gaussian"
     schedule: Literal["linear", "cosine", "rectified"] = "linear"
-    timesteps: Count = 1000  # T, of the linear schedule; of averaging, the number of groups of lines
+    timesteps: PositiveInt = 1000  # T, of the linear schedule; of averaging, the number of groups of lines
     beta_min: Share = 1e-4
     beta_max: Annotated[float, Field(gt=0, lt=1)] = 0.02
     target: Literal["eps", "x_0", "v", "velocity"] = "eps"  # what the network regresses
@@ -53,7 +51,7 @@ class NetworkSettings:
     network: Literal["cnn", "unet"] = "cnn"
     hidden: Widths = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
     activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
-    classes: Natural = 0  # labels that the network is conditioned on; 0: none
+    classes: NonNegativeInt = 0  # labels that the network is conditioned on; 0: none
     drop_prob: Probability = 0.1  # how often training hides the label, so that the network can also do without
 
 
@@ -61,9 +59,9 @@ class NetworkSettings:
 class TrainingSettings:
     lr: Annotated[float, Field(gt=0, le=100)] = 2e-4  # Adam's learning rate
     beta2: Share = 0.999  # Adam's, of the squared gradients
-    warmup: Natural = 0  # steps over which lr rises to its height
+    warmup: NonNegativeInt = 0  # steps over which lr rises to its height
     decay: Share = 0.0  # the last part of a training of planned length over which lr falls to 0
-    batch_size: Count = 128  # of all processes together
+    batch_size: PositiveInt = 128  # of all processes together
     ema_decay: Share = 0.999  # of the averaged weights, after their warm-up
     loss: Literal["l2", "l1"] = "l2"
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward pass; bf16 if the processor has it
@@ -78,10 +76,7 @@ class SamplingSettings:  # defaults of sampling; None: the first sampler of the 
 
 @dataclass(frozen=True)
 class Config(SamplingSettings, TrainingSettings, NetworkSettings, ProcessSettings, DataSettings):
-    """Everything that decides what is trained; saved with the weights as a flat dict.
-
-    The comment of a setting is its meaning. The groups it is made of are the sections of a YAML file.
-    """
+    """Everything that decides what is trained; saved with the weights as a flat dict. A base is a section of a file."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -32,10 +32,10 @@ def is_coursework(content: object) -> bool:
 
 
 def read(content: dict[str, Tensor], stem: str) -> dict[str, Any]:
-    """The same as one of our files would hold it; `stem` is the file's name without .pth.
+    """Its content as a file of ours would hold it; `stem` is the file's name without .pth.
 
-    Widths, T and the order of the lines are read off the tensors; the activation is not in them, so the name must tell
-    the preset. UserError if it does not, or if name and content are of different kinds.
+    Widths, T and the order of the lines are read off the tensors. The activation is not in them, so the name has to
+    hold the preset: UserError if it does not, or if name and content are of different kinds.
     """
     match = NAME.fullmatch(stem)
     if not match:

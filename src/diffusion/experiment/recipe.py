@@ -57,19 +57,15 @@ SETTINGS = {  # as the user calls it, "train.lr" or "sample.steps" -> field
     for group in groups
     for field in group.__annotations__
 }
+NAMES = {field: setting for setting, field in SETTINGS.items()}
 OLD = {"train.look_at": "train.sheet_steps", "train.look_every": "train.sheet_every"}  # they go with the next release
-
-
-def setting_name(field: str) -> str:
-    """What the user calls a field of a Config, a Plan or a SampleSheet."""
-    return next((setting for setting, each in SETTINGS.items() if each == field), field)
 
 
 @dataclass(frozen=True)
 class Everything(SampleSheet, Plan, Config):
     """All that a file may set. pydantic knows each field by what the user calls it."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", alias_generator=setting_name)
+    __pydantic_config__ = ConfigDict(extra="forbid", alias_generator=lambda field: NAMES.get(field, field))
 
 
 EVERYTHING = TypeAdapter(Everything)
@@ -91,7 +87,7 @@ class Recipe:
         content: dict[str, Any] = {"preset": self.config.preset} | {section: {} for section in SECTIONS}
         for setting, field in SETTINGS.items():
             section, key = setting.split(".")
-            content[section][key] = list(values[field]) if isinstance(values[field], tuple) else values[field]
+            content[section][key] = values[field]
         return yaml.safe_dump(content, sort_keys=False)
 
 
@@ -109,18 +105,17 @@ def read(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 def recipe(name: str, content: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a file's content: `preset` names the preset it starts from, the sections change it."""
     base = preset(PRESETS, str(content.get("preset", "unet")))
-    given = _settings({section: keys for section, keys in content.items() if section != "preset"})
-    given |= dict(map(_override, overrides))
-    given = {OLD.get(setting, setting): value for setting, value in given.items()}
-    everything = config.validated(EVERYTHING, given, SETTINGS)
-    values = {SETTINGS[setting]: getattr(everything, SETTINGS[setting]) for setting in given}
-    of = lambda kind: {field: value for field, value in values.items() if field in kind.__dataclass_fields__}
-    plan, sheet = Plan(**of(Plan)), SampleSheet(**of(SampleSheet))
-    return Recipe(name, base.replace(**of(Config)), plan, sheet, explicit=tuple(of(Config)))
+    settings = _settings(content) | dict(map(_override, overrides))
+    settings = {OLD.get(setting, setting): value for setting, value in settings.items()}
+    everything, fields = config.validated(EVERYTHING, settings, SETTINGS), [SETTINGS[each] for each in settings]
+    of = lambda kind: {each: getattr(everything, each) for each in fields if each in kind.__dataclass_fields__}
+    changes = of(Config)
+    return Recipe(name, base.replace(**changes), Plan(**of(Plan)), SampleSheet(**of(SampleSheet)), tuple(changes))
 
 
 def _settings(content: dict[Any, Any]) -> dict[str, Any]:
-    """The values of some sections, by setting."""
+    """The values of a file's sections, by setting."""
+    content = {section: keys for section, keys in content.items() if section != "preset"}
     for section, keys in content.items():
         if section not in SECTIONS:
             raise unknown("section", section, ["preset", *SECTIONS])

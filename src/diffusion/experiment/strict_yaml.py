@@ -41,8 +41,6 @@ def read(path: Path) -> Any:
         return yaml.load(path.read_text(), Loader)
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"there is no file {str(path)!r}") from None
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except Exception as error:  # bytes that are no text; and PyYAML's constructors raise anything

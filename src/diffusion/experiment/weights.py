@@ -15,10 +15,7 @@ FORMAT = "cold_dif_model 1"
 
 
 def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path:
-    """Write config, weights and what is known about them (`experiment.about`) to one file, atomically.
-
-    `half` stores the network in half precision, for a file of half the size; it loads as float32.
-    """
+    """Write config, weights and `experiment.about` to one file, atomically; with `half` the network in float16."""
     network, process = experiment.denoiser.network.state_dict(), experiment.process.state_dict()
     if half:
         network = {name: value.half() if value.is_floating_point() else value for name, value in network.items()}

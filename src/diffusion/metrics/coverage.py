@@ -19,8 +19,7 @@ class Coverage(NamedTuple):
 def coverage(images: Tensor, reference: Reference, k: int = 3) -> Coverage:
     """Improved precision and recall (Kynkäänniemi et al., 2019) of images (N, C, H, W), uint8 or in [0, 1].
 
-    An image lies among others if it is nearer to one of them than that one's k-th neighbour is. As many of each are
-    compared, at most the KEPT real ones.
+    An image lies among others if it is nearer to one of them than that one's k-th neighbour. As many of each count.
     """
     features, _ = reference.extractor(images)
     count = min(len(features), len(reference.features))
@@ -40,6 +39,5 @@ def _share_among(some: Tensor, others: Tensor, k: int) -> float:
 def neighbours(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """(distance, index), each (N,): the nearest of `others` (M, C, H, W) to each image, by RMSE of pixels in [0, 1]."""
     x, y = ((as_bytes(each).float() / 255).flatten(1) for each in (images, others))
-    found = [torch.cdist(part, y).min(1) for part in x.split(250)]
-    distance, index = (torch.cat([getattr(each, name) for each in found]) for name in ("values", "indices"))
+    distance, index = (torch.cat(parts) for parts in zip(*(torch.cdist(part, y).min(1) for part in x.split(250))))
     return distance / x.shape[1] ** 0.5, index

@@ -28,11 +28,8 @@ Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]  # tqdm, for instance;
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """Images (N, C, H, W), uint8 or float in [0, 1], as uint8; UserError for anything else.
-
-    Floats are rounded to 256 levels as a picture file would: an image scores the same from memory and from disk.
-    """
-    check_pixels(images)
+    """Images (N, C, H, W), uint8 or float in [0, 1], as uint8; UserError for anything else."""
+    check_pixels(images)  # rounded as by a picture file: an image scores the same from memory and from disk
     return images if images.dtype == torch.uint8 else (images.float() * 255).round().clamp(0, 255).byte()
 
 
@@ -67,10 +64,9 @@ def extractor_for(
     device: str | torch.device = "cpu",
     inception_weights: str | Path | None = None,
 ) -> Extractor:
-    """What to measure a data set with: by its name, the classifier of it in the folder `weights`.
+    """The features to measure a data set with: of the data set's own classifier, in the folder `weights`.
 
-    Or "mnist", "fashion", "inception", or a classifier's file, X.pth. Inception's file is `inception_weights` if given,
-    else one in `weights` or torch's cache, else downloaded. UserError for another name, or if the file cannot be had.
+    `name` is the data set's, "mnist", "fashion", "inception", or a classifier's file X.pth. UserError if there is none.
     """
     if name == "inception":
         return _inception(Path(inception_weights) if inception_weights else _find_inception(Path(weights)), device)
@@ -112,8 +108,7 @@ def gather(part: Tensor) -> Tensor:
 def _inception(path: Path, device: str | torch.device) -> Extractor:
     """FID's own Inception-v3 (Heusel et al., 2017); UserError if the file's hash does not begin with INCEPTION_SHA256.
 
-    So short a hash can be forged, so the file is opened as data only, and torch-fidelity, which would run what is in
-    it, gets a fresh copy of its tensors.
+    So short a hash can be forged: the file is opened as data only, and torch-fidelity gets a copy of its tensors.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # seconds to import
 
@@ -131,7 +126,7 @@ def _inception(path: Path, device: str | torch.device) -> Extractor:
 
 
 def _find_inception(weights: Path) -> Path:
-    """Where Inception's weights are, downloaded into torch's cache if nowhere; UserError says what to put where."""
+    """Inception's file in `weights` or torch's cache, or downloaded into that; UserError says what to put where."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_CACHE
     for path in (weights / INCEPTION_FILE, weights / INCEPTION_CACHE, cached):
         if path.is_file():

@@ -57,7 +57,7 @@ class PrecomputedFeatures(nn.Identity):
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What real images look like to an extractor; `of` makes one."""
+    """The features of real images; `of` makes one."""
 
     extractor: Extractor
     fid: FrechetInceptionDistance  # holds the sums over all real images
@@ -105,8 +105,8 @@ def score(
 ) -> Scores:
     """Compare images (N, C, H, W), uint8 or in [0, 1], with real ones. `seed` draws the parts of IS and KID.
 
-    Under torch.distributed each process gives its part and all get the scores of the whole: every one has to call.
-    UserError if the images are unfit, or fewer than 2.
+    Under torch.distributed every process has to call: it gives its part, and gets the scores of all. UserError if the
+    images are unfit, or fewer than 2.
     """
     extractor = reference.extractor
     features, logits = (gather(each) for each in extractor(images, batch_size, progress))
