@@ -46,13 +46,12 @@ def read(content: dict[str, Tensor], stem: str) -> dict[str, Any]:
         raise UserError(f"{stem!r} is not what its name says: it has no {needed!r}")
     network = {key.removeprefix("gt."): value for key, value in content.items() if key.startswith("gt.")}
     convolutions = sorted(key for key in network if re.fullmatch(r"blocks\.\d\.net\.0\.weight", key))
-    config = preset(COLD if axis else DDPM, match["preset"])
+    config, process = preset(COLD if axis else DDPM, match["preset"]), {}
     config = config.replace(hidden=tuple(len(network[key]) for key in convolutions))
     if axis:
         order = content[needed].long().reshape(len(content[needed]), -1)  # (T, lines per group)
-        config = config.replace(axis=axis, timesteps=len(order), noise=0.0)
-        process = {"rank": rank_of(order)}
+        config, process = config.replace(axis=axis, timesteps=len(order), noise=0.0), {"rank": rank_of(order)}
     else:
-        config, process = config.replace(timesteps=len(content[needed]) - 1, variance="beta"), {}
+        config = config.replace(timesteps=len(content[needed]) - 1, variance="beta")
     about = {"epoch": int(match["epoch"]), "holds": "raw", "scores": {}}
     return {"config": asdict(config), "network": network, "process": process, "about": about}

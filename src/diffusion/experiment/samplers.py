@@ -108,7 +108,7 @@ def build_sampler(experiment: Experiment, options: SamplingOptions = AS_SAVED) -
     spec, process = known[name], copy.copy(experiment.process)
     # Only ddpm has a choice of variance: the others are exact for the posterior's.
     variance = options.variance or config.variance if name == "ddpm" else "posterior"
-    vars(process).update(eta=spec.eta, pinned=spec.pinned, variance=variance)  # of which it has its own
+    vars(process).update(eta=spec.eta, pinned=spec.pinned, variance=variance)  # each process reads its own of these
     most = process.timesteps or 1000
     if steps is None:
         steps = max(most, FEWEST) if spec.pinned else min(spec.steps or most, most)

@@ -102,9 +102,6 @@ def gather(part: Tensor) -> Tensor:
     return torch.cat(gather_all_tensors(part)) if distributed.is_initialized() else part
 
 
-# --- Inception ---
-
-
 def _inception(path: Path, device: str | torch.device) -> Extractor:
     """FID's own Inception-v3 (Heusel et al., 2017); UserError if the file's hash does not begin with INCEPTION_SHA256.
 

@@ -52,9 +52,6 @@ class PrecomputedFeatures(nn.Identity):
         self.num_features = dim
 
 
-# --- The real images ---
-
-
 @dataclass(frozen=True, eq=False)
 class Reference:
     """The features of real images; `of` makes one."""
@@ -95,9 +92,6 @@ class Reference:
             sums = {name: value for name, value in fid.state_dict().items() if name.startswith("real_")}
             files.save(path, {"kind": "reference", "fid": sums, "features": reference.features})
         return reference
-
-
-# --- The generated images ---
 
 
 def score(
