@@ -9,7 +9,7 @@ import torch
 from diffusion.api.generation import degrade_images
 from diffusion.experiment import coursework
 from diffusion.experiment.presets import DDPM, preset
-from diffusion.laboratory.flags import add_sampling_flags, add_score_flags, add_training_flags
+from diffusion.laboratory.flags import add_training_flags
 from diffusion.laboratory.judge import open_run
 from diffusion.laboratory.options import Parser, number, one_of, run_command
 from diffusion.laboratory.show import draw_curves, draw_grid, report, table
@@ -19,9 +19,7 @@ def parser() -> Parser:
     p = Parser(__doc__)
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained model and its samples")
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", DDPM), help=f"one of {', '.join(DDPM)}")
-    add_training_flags(p)
-    add_sampling_flags(p, "gaussian")
-    add_score_flags(p)
+    add_training_flags(p, "gaussian")
     return p
 
 

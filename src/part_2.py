@@ -9,7 +9,7 @@ from diffusion.api.generation import degrade_images
 from diffusion.experiment import coursework
 from diffusion.experiment.presets import COLD, preset
 from diffusion.experiment.samplers import SamplingOptions
-from diffusion.laboratory.flags import add_flags, add_sampling_flags, add_score_flags, add_training_flags
+from diffusion.laboratory.flags import add_flags, add_training_flags
 from diffusion.laboratory.judge import COLD_SAMPLERS, open_run
 from diffusion.laboratory.options import Parser, number, one_of, run_command
 from diffusion.laboratory.show import draw_curves, draw_grid, likeness_table, report, table
@@ -21,9 +21,7 @@ def parser() -> Parser:
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", COLD), help=f"one of {', '.join(COLD)}")
     p.add_argument("axis", metavar="AXIS", type=one_of("axis", ["row", "col"]), help="row or col: what is averaged")
     add_flags(p, "noise", "order", "loss")
-    add_training_flags(p)
-    add_sampling_flags(p, "averaging")
-    add_score_flags(p)
+    add_training_flags(p, "averaging")
     return p
 
 

@@ -3,7 +3,6 @@
 import json
 import statistics
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +30,14 @@ EXAMPLES = """examples:
   python src evaluate --weights unet --sampler dpm --steps 10 --count 2000 --guidance-scale 2
 """
 SHEET = 48  # samples on the --sheet, a dozen in a row
+COLUMNS = {
+    "FID": ("fid", ".4f"),
+    "IS": ("inception_score", ".2f"),
+    "KID": ("kid", ".4f"),
+    "agreement": ("agreement", ".2%"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+}
 
 
 def parser() -> Parser:
@@ -62,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{args.weights}: {sampler.nfe} network calls a sample, guidance scale {args.guidance_scale:g}; {args.count:,} "
         f"samples a seed against {reference.n:,} training images;\n{extractor.name}, sha256 {extractor.sha256[:16]}\n"
     )
-    print(row("", "FID", "IS", "KID", "agreement", "precision", "recall", "labels"))
+    print(row("", *COLUMNS, "labels"))
     if args.count > len(test):
         print(f"(there are only {len(test):,} test images: the floor is theirs)")
     floor = measure("real test images", test.images[: args.count], test.labels[: args.count], reference, data.name)
@@ -84,10 +91,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(name: str, images: Tensor, labels: Tensor | None, reference: Reference, dataset: str) -> dict[str, Any]:
-    """All scores, printed as a line of the table; of labels where the classifier knows those of `dataset`."""
-    extractor = reference.extractor
+    """All scores, printed as a line of the table; those of labels if the classifier knows the labels of `dataset`."""
+    extractor, seen = reference.extractor, "–"
     scores = score(images, reference)._asdict() | coverage(images, reference)._asdict()
-    kept = seen = "–"
     if extractor.dataset == dataset:
         logits = extractor(images)[1]
         shares = torch.bincount(logits.argmax(1), minlength=logits.shape[1]) / len(images)
@@ -95,10 +101,8 @@ def measure(name: str, images: Tensor, labels: Tensor | None, reference: Referen
         seen = f"{min(scores['labels']):.1%}–{max(scores['labels']):.1%}"
         if labels is not None:
             scores["agreement"] = agreement(extractor, images, labels)
-            kept = f"{scores['agreement']:.2%}"
-    form = {"fid": ".4f", "inception_score": ".2f", "kid": ".4f", "precision": ".3f", "recall": ".3f"}
-    fid, inception_score, kid, precision, recall = (f"{scores[key]:{form[key]}}" for key in form)
-    print(row(name, fid, inception_score, kid, kept, precision, recall, seen), flush=True)
+    cells = [f"{scores[key]:{form}}" if key in scores else "–" for key, form in COLUMNS.values()]
+    print(row(name, *cells, seen), flush=True)
     return scores
 
 
@@ -112,20 +116,10 @@ def report(args: Namespace, facts: dict[str, Any], images: Tensor, data: Dataset
     of_ours, of_real = (f"{each.mean():.4f} on average, at least {each.min():.4f}" for each in (nearest, usual))
     print(f"RMSE to the nearest training image: {of_ours}; of real test images {of_real}")
     if args.out:
-        append(args.out, facts | {"nearest": nearest.mean().item(), "nearest_of_real": usual.mean().item()})
+        facts |= {"nearest": nearest.mean().item(), "nearest_of_real": usual.mean().item()}
+        text = (args.out.read_bytes() if args.out.exists() else b"") + json.dumps(facts).encode() + b"\n"
+        print(f"appended to {files.write_atomically(args.out, lambda file: file.write(text))}")
     if args.sheet:
-        draw(args.sheet, images[:SHEET].cpu(), data.images[index[:SHEET]].cpu() / 255)
-
-
-def append(path: Path, facts: dict[str, Any]) -> None:
-    """Add a line of JSON to a file, which is whole at every moment."""
-    old = path.read_bytes() if path.exists() else b""
-    files.write_atomically(path, lambda file: file.write(old + json.dumps(facts).encode() + b"\n"))
-    print(f"appended to {path}")
-
-
-def draw(path: Path, images: Tensor, nearest: Tensor) -> None:
-    """A sheet of images (48, C, H, W), a dozen in a row, each row above the training images nearest to it."""
-    rows = zip(images.split(12), nearest.split(12))
-    sheet = torch.cat([each for pair in rows for each in pair])
-    print(f"wrote {figures.grid(sheet, path, columns=12)}: each row of samples above their neighbours")
+        pairs = zip(images[:SHEET].cpu().split(12), (data.images[index[:SHEET]].cpu() / 255).split(12))
+        figures.grid(torch.cat([part for pair in pairs for part in pair]), args.sheet, columns=12)
+        print(f"wrote {args.sheet}: each row of samples above their neighbours")

@@ -18,7 +18,7 @@ from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.presets import DDPM
 from diffusion.experiment.samplers import SamplingOptions, build_sampler
-from diffusion.laboratory.flags import add_sampling_flags, add_score_flags, add_training_flags
+from diffusion.laboratory.flags import add_training_flags
 from diffusion.laboratory.judge import Judge, check_features
 from diffusion.laboratory.options import Parser, number, one_of
 from diffusion.laboratory.run import Run
@@ -89,9 +89,7 @@ def parser() -> Parser:
     p.add_argument("--epochs", type=number(int, 1), default=1, help="that each trial is trained")
     p.add_argument("--name", help="of the sweep (default: what is tried)")
     p.add_argument("--storage", help="database URL (default: sqlite:///OUT/runs/sweeps/NAME/trials.db)")
-    add_training_flags(p)
-    add_sampling_flags(p, "gaussian")
-    add_score_flags(p)
+    add_training_flags(p, "gaussian")
     p.set_defaults(eval_every=None, eval_seeds=1)  # a sweep has many trials: by default only their ends are scored
     return p
 

@@ -10,7 +10,7 @@ from diffusion.experiment import recipe
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.recipe import MOST, SETTINGS, Recipe
 from diffusion.experiment.samplers import SamplingOptions
-from diffusion.laboratory.flags import add_score_flags, add_training_flags
+from diffusion.laboratory.flags import add_training_flags
 from diffusion.laboratory.judge import open_run
 from diffusion.laboratory.options import Parser, number
 from diffusion.laboratory.show import draw_curves, draw_grid, report, table
@@ -34,23 +34,21 @@ def parser() -> Parser:
     p.add_argument("--minutes", type=number(float, 1e-3, MOST), help=minutes)
     add_training_flags(p)
     p.set_defaults(dataset=None)  # the recipe's
-    add_score_flags(p)
     return p
 
 
 def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
     """The options, and the recipe that they and the dotted overrides make."""
-    args, overrides = parser().parse_dotted_args(SETTINGS, argv)
+    args, overrides = parser().parse_dotted(SETTINGS, argv)
+    given = {key: getattr(args, key) for key in BUDGETS if getattr(args, key)}
+    if given:  # budgets on the command line take the place of the file's
+        others = [key for key in BUDGETS if not any(word.startswith(f"--train.{key}=") for word in overrides)]
+        overrides += [f"--train.{key}={value}" for key, value in (dict.fromkeys(others, "null") | given).items()]
     if args.config:
         what = recipe.read(args.config, overrides)
     else:
         name = "unet" if args.preset is None else args.preset
         what = recipe.recipe(name, {"preset": name}, overrides)
-    given = {key: getattr(args, key) for key in BUDGETS if getattr(args, key)}
-    if given:  # budgets on the command line take the place of the file's
-        overridden = {word.split("=")[0].removeprefix("--train.") for word in overrides}
-        none = {key: None for key in BUDGETS if key not in overridden}
-        what = replace(what, plan=replace(what.plan, **none | given))
     if not any(getattr(what.plan, key) for key in BUDGETS):
         raise UserError("how long? Say --steps, --epochs or --minutes")
     return args, what

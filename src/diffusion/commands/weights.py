@@ -16,7 +16,7 @@ from diffusion.experiment.samplers import SamplingOptions, build_sampler
 from diffusion.experiment.weights import load_weights, save_weights
 from diffusion.files import shipped_weights
 from diffusion.laboratory.catalogue import catalogue
-from diffusion.laboratory.flags import add_flags, add_score_flags
+from diffusion.laboratory.flags import SCORES, add_flags
 from diffusion.laboratory.judge import COLD_SAMPLERS, Judge, open_run
 from diffusion.laboratory.options import Parser, one_of
 from diffusion.laboratory.run import Run
@@ -79,7 +79,7 @@ def parser() -> Parser:
     p.add_argument("--table", action="store_true", help="only write the folder's README.md anew")
     resume = {"help": "understood, not needed: what was stopped goes on"}
     add_flags(p, "data-root", "out", "device", "resume", out={"help": "where runs/ is made"}, resume=resume)
-    add_score_flags(p)
+    add_flags(p, *SCORES)
     p.set_defaults(eval_samples=None)  # the family's
     return p
 

@@ -10,35 +10,32 @@ from diffusion.laboratory.settings import RunOptions, ScoreOptions
 from diffusion.method.averaging import ORDERS
 from diffusion.method.denoiser import LOSSES
 
-
-def _flag(kind: Any, explanation: str, default: Any = None, **more: Any) -> dict[str, Any]:
-    return {"type": kind, "help": explanation, "default": default, **more}
-
-
 STEPS = ", ".join(f"{spec.steps} for {name}" for name, spec in SAMPLERS["gaussian"].items())
 COLD_STEPS = f"T, of pinned at least {FEWEST}, 1 for direct"
 WEIGHTS = "a weight file, or the name of one in weights/ or runs/*/: unet, 'cold_unet row', default@20"
 SAMPLER = f"{', '.join(NAMES)}; the last four of cold weights (default: as saved)"
-SCALE = "0 ignores the label, 1 follows it, more exaggerates it"
-INTERVAL = {"dest": "interval", "nargs": 2, "metavar": ("LOW", "HIGH")}
-OPTIONS = [each for kind in (RunOptions, ScoreOptions) for each in fields(kind) if each.metadata]
-FLAGS = {each.name.replace("_", "-"): each.metadata for each in OPTIONS} | {
-    "weights": _flag(str, WEIGHTS),
-    "count": _flag(number(int, 1, 10**9), "how many samples", 16),
-    "seed": _flag(number(int, 0), "of all noise: sample i of a seed is always the same image", 0),
-    "sampler": _flag(one_of("sampler", NAMES), SAMPLER),
-    "steps": _flag(number(int, 1), f"of the sampler (default: {STEPS}; of cold weights {COLD_STEPS})"),
-    "guidance-scale": _flag(number(float, -100, 100), SCALE, 1.0),
-    "guidance-interval": _flag(number(float, 0, 1), "guide only at these times (default: 0 1)", (0, 1), **INTERVAL),
-    "batch-size": _flag(number(int, 1), "images at a time; does not change them (default: by device)"),
-    "dataset": _flag(one_of("dataset", DATASETS), ", ".join(DATASETS), "MNIST"),
-    "lr": _flag(number(float, 1e-9), "learning rate (default: the preset's)"),
-    "precision": _flag(one_of("precision", ["bf16", "fp32"]), "of the network (default: bf16 where hardware has it)"),
-    "noise": _flag(number(float, 0, 10), "on averaged images, in units of x (default: the preset's)"),
-    "order": _flag(one_of("order", ORDERS), "in which lines are averaged (default: random)"),
-    "loss": _flag(one_of("loss", LOSSES), "l2 or l1 (default: l2)"),
-    "eval-every": _flag(number(int, 1), "epochs between two scores", 1),
+SCORES = ("eval-samples", "eval-seeds", "features", "inception-weights")
+ROWS: dict[str, tuple] = {  # type, help and default
+    "weights": (str, WEIGHTS),
+    "count": (number(int, 1, 10**9), "how many samples", 16),
+    "seed": (number(int, 0), "of all noise: sample i of a seed is always the same image", 0),
+    "sampler": (one_of("sampler", NAMES), SAMPLER),
+    "steps": (number(int, 1), f"of the sampler (default: {STEPS}; of cold weights {COLD_STEPS})"),
+    "guidance-scale": (number(float, -100, 100), "0 ignores the label, 1 follows it, more exaggerates it", 1.0),
+    "guidance-interval": (number(float, 0, 1), "guide only at these times (default: 0 1, always)", (0, 1)),
+    "batch-size": (number(int, 1), "images at a time; does not change them (default: by device)"),
+    "dataset": (one_of("dataset", DATASETS), ", ".join(DATASETS), "MNIST"),
+    "lr": (number(float, 1e-9), "learning rate (default: the preset's)"),
+    "precision": (one_of("precision", ["bf16", "fp32"]), "of the network (default: bf16 where the hardware has it)"),
+    "noise": (number(float, 0, 10), "on averaged images, in units of x (default: the preset's; the coursework's: 0)"),
+    "order": (one_of("order", ORDERS), "in which lines are averaged (default: random)"),
+    "loss": (one_of("loss", LOSSES), "l2 or l1 (default: l2)"),
+    "eval-every": (number(int, 1), "epochs between two scores", 1),
 }
+FLAGS: dict[str, dict[str, Any]] = {name: dict(zip(("type", "help", "default"), row)) for name, row in ROWS.items()}
+FLAGS["guidance-interval"] |= {"dest": "interval", "nargs": 2, "metavar": ("LOW", "HIGH")}
+OPTIONS = [each for kind in (RunOptions, ScoreOptions) for each in fields(kind) if each.metadata]
+FLAGS |= {each.name.replace("_", "-"): dict(each.metadata) for each in OPTIONS}
 
 
 def add_flags(parser: Any, *names: str, **changes: dict[str, Any]) -> None:
@@ -47,23 +44,17 @@ def add_flags(parser: Any, *names: str, **changes: dict[str, Any]) -> None:
         parser.add_argument(f"--{name}", **FLAGS[name] | changes.get(name.replace("-", "_"), {}))
 
 
-def add_training_flags(parser: Any) -> None:
-    """What is common to everything that trains."""
+def add_training_flags(parser: Any, process: str = "", scores: bool = True) -> None:
+    """What is common to everything that trains; how a kind of `process` is sampled meanwhile; how that is scored."""
     group = parser.add_argument_group("training")
     seed = {"default": None, "help": "of weights, order and noise (default: 0)"}
     batch_size = {"help": "of all processes together (default: the preset's)"}
     add_flags(group, "dataset", "data-root", "out", "seed", "lr", "batch-size", seed=seed, batch_size=batch_size)
     add_flags(group, "precision", "device", "resume", "limit-steps", "save-every")
-
-
-def add_sampling_flags(parser: Any, kind: str) -> None:
-    """How a `kind` of process is sampled, and how often."""
-    names, steps = SAMPLERS[kind], {"gaussian": STEPS, "averaging": COLD_STEPS}[kind]
-    sampler = {"type": one_of("sampler", names), "help": f"{', '.join(names)} (default: the preset's)"}
-    steps = {"help": f"steps of the sampler (default: {steps})"}
-    add_flags(parser.add_argument_group("sampling"), "sampler", "steps", "eval-every", sampler=sampler, steps=steps)
-
-
-def add_score_flags(parser: Any) -> None:
-    """What is common to everything that scores as it trains."""
-    add_flags(parser.add_argument_group("scores"), "eval-samples", "eval-seeds", "features", "inception-weights")
+    if process:
+        known, usual = SAMPLERS[process], {"gaussian": STEPS, "averaging": COLD_STEPS}[process]
+        sampler = {"type": one_of("sampler", known), "help": f"{', '.join(known)} (default: the preset's)"}
+        steps, group = {"help": f"of the sampler (default: {usual})"}, parser.add_argument_group("sampling")
+        add_flags(group, "sampler", "steps", "eval-every", sampler=sampler, steps=steps)
+    if scores:
+        add_flags(parser.add_argument_group("scores"), *SCORES)

@@ -2,21 +2,17 @@
 
 import atexit
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from diffusion import files
 from diffusion.errors import UserError
 from diffusion.experiment.config import Config, checked
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-HELD: set[Path] = set()  # locked files, open as long as this process lives
+LOCKS: dict[Path, FileLock] = {}  # held as long as this process lives
 
 
 class Folder:
@@ -42,8 +38,13 @@ class Folder:
 
     def take(self) -> None:
         """Become the only one who writes here, until this process ends; UserError if another is."""
-        if not hold(self.path.with_name(f".{self.path.name}.lock")):
-            raise UserError(f"another process is training in {str(self.path)!r}: wait, or choose another --out")
+        path = self.path.with_name(f".{self.path.name}.lock").resolve()
+        try:
+            LOCKS.setdefault(path, FileLock(path)).acquire(blocking=False)
+        except Timeout:
+            who = f"another process is training in {str(self.path)!r}"
+            raise UserError(f"{who}: wait, or choose another --out") from None
+        atexit.register(path.unlink, missing_ok=True)
         for stale in self.path.glob(".*.tmp"):  # of a save that was killed
             stale.unlink()
 
@@ -65,23 +66,3 @@ class Folder:
 
     def _write(self, name: str, text: str) -> None:
         files.write_atomically(self.path / name, lambda file: file.write(text.encode()))
-
-
-def hold(path: Path) -> bool:
-    """Whether this process, from now to its end, is the only one to hold that file, which is there only as long."""
-    path = path.resolve()
-    if path in HELD or fcntl is None:
-        return True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return False
-    if not path.exists() or not os.path.samestat(path.stat(), os.fstat(descriptor)):
-        os.close(descriptor)  # its last holder has just taken it away
-        return hold(path)
-    HELD.add(path)
-    atexit.register(path.unlink, missing_ok=True)
-    return True

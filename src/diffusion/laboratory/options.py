@@ -36,9 +36,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog, None, description, examples, formatter_class=Help, allow_abbrev=False)
         self._settings: dict[str, str] = {}  # by their names alone, what to write instead: lr -> --train.lr=…
 
-    def parse_dotted_args(
-        self, settings: Iterable[str], args: list[str] | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
+    def parse_dotted(self, settings: Iterable[str], args: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
         """The options, and apart from them the overrides of `settings`: words such as --train.lr=1e-3."""
         args = sys.argv[1:] if args is None else args
         dotted = [word for word in args if word.startswith("--") and "." in word.split("=")[0]]
@@ -68,8 +66,9 @@ class Help(argparse.RawDescriptionHelpFormatter):
     """Descriptions as written; defaults shown, unless there is none or the help says it in words."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        silent = action.default in (None, argparse.SUPPRESS, True, False) or "default" in action.help
-        return action.help if silent or not action.option_strings else f"{action.help} (default: {action.default})"
+        silent = action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool)
+        silent = silent or "default" in action.help or not action.option_strings
+        return action.help if silent else f"{action.help} (default: {action.default})"
 
 
 # --- Types of values ---
@@ -137,7 +136,11 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
     128 + n after signal n, with the command that continues.
     """
     try:
-        code = _run_until_stopped(main, argv)
+        try:
+            code = main(argv) or 0
+        except Stopped as stopped:
+            code = 128 + stopped.number
+            _say_how_to_continue(signal.Signals(stopped.number).name)
         sys.stdout.flush()  # now, while a full disk or a closed pipe can still be answered
     except KeyboardInterrupt:
         code = 130
@@ -152,15 +155,11 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
     sys.exit(code)
 
 
-def _run_until_stopped(main: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
-    try:
-        return main(argv) or 0
-    except Stopped as stopped:
-        if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
-            words, launcher = sys.argv[1:], "python"
-            words += [] if "--resume" in words else ["--resume"]
-            if "TORCHELASTIC_RUN_ID" in os.environ:
-                launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}"
-            command = f"{program().replace('python', launcher, 1)} {shlex.join(words)}"
-            print(f"\nstopped by {signal.Signals(stopped.number).name}; the state is saved. Continue with\n  {command}")
-        return 128 + stopped.number
+def _say_how_to_continue(stopped_by: str) -> None:
+    words, launcher = sys.argv[1:], "python"
+    words += [] if "--resume" in words else ["--resume"]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}"
+    if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        command = f"{program().replace('python', launcher, 1)} {shlex.join(words)}"
+        print(f"\nstopped by {stopped_by}; the state is saved. Continue with\n  {command}")

@@ -44,6 +44,7 @@ class Run:
         folder: Path | None = None,
     ):
         self.accelerator = open_accelerator(options.device)
+        self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         self.options, self.began = options, time.monotonic()
         dataset = options.changes.get("dataset", base.dataset)
         self.name = name if dataset == base.dataset else f"{name}_{dataset}"
@@ -58,16 +59,7 @@ class Run:
         self.history: list[dict[str, Any]] = []  # one record an epoch, the untrained epoch 0 first
         self.seconds = 0.0  # of training, over all sessions
         self.written: list[Path] = []
-        self._signal, self._training = 0, False
-        self._budget = Budget()
-
-    @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
-
-    @property
-    def is_main(self) -> bool:
-        return self.accelerator.is_main_process
+        self._signal, self._training, self._budget = 0, False, Budget()
 
     @property
     def limit(self) -> float:
@@ -222,19 +214,15 @@ class Run:
         if state:
             self._restore(state)
         else:
-            self._begin()
+            self.accelerator.wait_for_everyone()  # until all have looked for a state
+            if self.options.resume:
+                self.say(f"there is nothing to resume in {str(self.folder.path)!r}: a new run begins")
+            if self.is_main:
+                self.folder.begin(self.config)
+            self.trainer.fit_prior(lambda parts: track(parts, "what averages look like", show=self.is_main))
+            self._save()
         on_stop(self._stop)
         return state or {}
-
-    def _begin(self) -> None:
-        self.accelerator.wait_for_everyone()
-        if self.is_main:
-            if self.options.resume:
-                print(f"there is nothing to resume in {str(self.folder.path)!r}: a new run begins")
-            self.folder.begin(self.config)
-        self.accelerator.wait_for_everyone()
-        self.trainer.fit_prior(lambda parts: track(parts, "what averages look like", show=self.is_main))
-        self._save()
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
