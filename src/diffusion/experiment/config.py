@@ -8,13 +8,11 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, Positive
 
 from diffusion.errors import UserError, unknown
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Pixel = Annotated[float, Field(ge=-1000, le=1000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-Steps = Annotated[int, Field(ge=1, le=100_000)]
 T = TypeVar("T")
 
 
@@ -65,13 +63,13 @@ class TrainingSettings:
     ema_decay: Share = 0.999  # of the averaged weights, after their warm-up
     loss: Literal["l2", "l1"] = "l2"
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward pass; bf16 if the processor has it
-    seed: Seed = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:  # defaults of sampling; None: the first sampler of the process, its usual steps
     sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned", "direct"] | None = None
-    sampler_steps: Steps | None = None
+    sampler_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from diffusion.experiment.presets import PRESETS, preset
 MOST = 10**9  # of every budget
 Whole = Annotated[int, Field(gt=0, le=MOST)]
 Amount = Annotated[float, Field(gt=0, le=MOST)]
-Scale = Annotated[float, Field(ge=-100, le=100)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class SampleSheet:
     """What is drawn on a sheet of samples, while and after training."""
 
     count: Annotated[int, Field(gt=0, le=10_000)] = 100
-    guidance_scale: Scale = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
+    guidance_scale: Annotated[float, Field(ge=-100, le=100)] = 1.0  # as of SamplingOptions
 
 
 SECTIONS = {  # of the file, and whose fields they hold
