@@ -22,7 +22,7 @@ ROWS: dict[str, tuple] = {  # type, help and default
     "sampler": (one_of("sampler", NAMES), SAMPLER),
     "steps": (number(int, 1), f"of the sampler (default: {STEPS}; of cold weights {COLD_STEPS})"),
     "guidance-scale": (number(float, -100, 100), "0 ignores the label, 1 follows it, more exaggerates it", 1.0),
-    "guidance-interval": (number(float, 0, 1), "guide only at these times (default: 0 1, always)", (0, 1)),
+    "guidance-interval": (number(float, 0, 1), "guide only at these times (default: 0 1, always)", (0.0, 1.0)),
     "batch-size": (number(int, 1), "images at a time; does not change them (default: by device)"),
     "dataset": (one_of("dataset", DATASETS), ", ".join(DATASETS), "MNIST"),
     "lr": (number(float, 1e-9), "learning rate (default: the preset's)"),

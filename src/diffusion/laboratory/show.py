@@ -31,7 +31,8 @@ def draw_curves(judge: Judge) -> None:
     title, per_epoch = f"{run.name}, {run.config.dataset}", run.trainer.steps_per_epoch
     _draw(run, figures.losses, run.trainer.losses, per_epoch, title=title, name=f"Plots/losses_for_{run.name}.png")
     measured = [line for line in run.history if "fid" in line]
-    for key, label, stem in (("fid", "FID", "fid"), ("inception_score", "inception score", "incept_score")):
+    scores = [("fid", "FID", "fid"), ("inception_score", "inception score", "incept_score")]
+    for key, label, stem in scores if measured else []:
         _draw(
             run,
             figures.curve,
@@ -72,9 +73,9 @@ def table(judge: Judge, finals: list[Scores]) -> str:
     cells = lambda scores: [spread([getattr(each, key) for each in scores], form) for key, form in COLUMNS.values()]
     seeds = f"mean ± sd over {len(finals)} seeds" if len(finals) > 1 else "one seed, so no spread"
     lines = [
-        row("", "loss", *COLUMNS, width=17),
-        row(run.name, loss, *cells(finals), width=17),
-        row("floor (real test images)", "–", *cells([real]), width=17),
+        row("", "loss", *COLUMNS, width=18),
+        row(run.name, loss, *cells(finals), width=18),
+        row("floor (real test images)", "–", *cells([real]), width=18),
         f"N = {real.n:,} images a seed, {seeds}; against all {real.n_reference:,} training images",
         f"features: {real.extractor}, sha256 {real.sha256[:16]}",
     ]
