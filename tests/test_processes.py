@@ -10,6 +10,7 @@ import torch
 from accelerate.state import PartialState
 from test_metrics import flat, pictures
 from test_training import CONFIG, digits, run, trainer
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from diffusion import files
 from diffusion.metrics.likeness import agreement
@@ -36,10 +37,11 @@ def work(folder):
 
 
 def test_two_processes_train_with_64_images_each_as_one_does_with_128_and_score_as_one(tmp_path):
+    """Started by torchrun's own launcher, as forks of one that has imported all; the command is in test_part_1.py."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "tests"]), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*torchrun, __file__, tmp_path], cwd=Path(__file__).parents[1], env=env, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    command = [sys.executable, __file__, tmp_path]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     state, scored = trained(), scores(pictures(101))
     assert 0.1 < scored[0] < 0.9
     for rank in (0, 1):
@@ -52,4 +54,6 @@ def test_two_processes_train_with_64_images_each_as_one_does_with_128_and_score_
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    address = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "two"}
+    two = LaunchConfig(1, 1, 2, **address, start_method="fork", monitor_interval=0.05)
+    elastic_launch(two, work)(Path(sys.argv[1]))

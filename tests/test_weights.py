@@ -36,8 +36,9 @@ def test_a_shipped_denoiser_draws_as_well_as_it_says(path):
     about = experiment.about
     assert about["holds"] == "ema" and about["scores"]["fid"] > about["scores"]["floor"] / 2 > 0
     options = SamplingOptions(steps=min(28, experiment.process.most_steps or 28))
-    *_, images = trajectory(experiment, torch.arange(24), options, seed=1)
-    assert images.shape == (24, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
+    count = 24 if about["scores"]["fid"] < 8 else 8
+    *_, images = trajectory(experiment, torch.arange(count), options, seed=1)
+    assert images.shape == (count, 1, 28, 28) and images.min() >= 0 and images.max() <= 1
     _, logits = extractor_for(experiment.config.dataset, WEIGHTS)(images)
     surely = logits.softmax(1).max(1).values.mean()  # noise gives 0.3, real digits 0.98
     if about["scores"]["fid"] < 8:
