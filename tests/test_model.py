@@ -229,6 +229,7 @@ def test_digits_are_likelier_than_noise(model, digits):
         (lambda m, x: m.forward_diffusion(2 * x, 0.5), "floats from 0 to 1; these go from 0 to 2"),
         (lambda m, x: m.forward_diffusion((255 * x).long(), 0.5), "not torch.int64"),
         (lambda m, x: m.bits_per_dim(x * torch.nan), "floats from 0 to 1"),
+        (lambda m, x: configure(timesteps=1).bits_per_dim(x), "two noise levels"),
         (lambda m, x: m.restore(x[:0]), "this model needs"),
         (lambda m, x: m.edit.vary("digit"), "images must be a tensor"),
         (lambda m, x: m.edit.vary(x, float("nan")), "strength"),

@@ -18,7 +18,7 @@ from diffusion.experiment.config import Config, checked
 from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions, build_sampler
 from diffusion.experiment.weights import find_weights, load_weights, save_weights
 from diffusion.files import shipped_weights
-from diffusion.method.likelihood import bits_per_dim, dequantise, log_likelihood
+from diffusion.method.likelihood import bits_per_dim, dequantise, flow_times, log_likelihood
 from diffusion.method.noise import fold_in
 
 
@@ -167,6 +167,8 @@ class Model:
         levels = images if images.dtype == torch.uint8 else (images * 255).round().byte()
         cond = optional_labels(self.experiment, len(images), label, options)
         steps, probes = check_int("steps of a likelihood", steps, 1), check_int("probes of the trace", probes, 1)
+        if len(flow_times(process, steps)) < 2:
+            raise UserError("a likelihood needs a process of two noise levels at least")
         denoiser, noise = guided_denoiser(self.experiment, options), image_noise(images, seed)
         x_0 = codec.encode(dequantise(levels, noise))
         nats = log_likelihood(denoiser, process, x_0, steps, noise, probes, cond=cond)
