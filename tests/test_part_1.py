@@ -16,7 +16,7 @@ from in_process import DATA, ROOT, Death, files_in, run
 from PIL import Image
 
 from diffusion import files
-from diffusion.laboratory import options
+from diffusion.laboratory import options, show
 from diffusion.laboratory.stopping import Stopped
 from diffusion.training.trainer import Trainer
 
@@ -42,6 +42,12 @@ def finished(tmp_path_factory):
     done = run(PART_1, *training(out, "--limit-steps", 12))
     assert done.returncode == 0, done.stderr
     return out, done.stdout
+
+
+@pytest.fixture(autouse=True)
+def without_curves(monkeypatch):
+    """In all runs but the one above: drawing them takes longer than all the rest."""
+    monkeypatch.setattr(show, "draw_curves", lambda *_: None)
 
 
 def state(out, name="DDPM_light"):
