@@ -247,8 +247,8 @@ def test_a_shipped_classifier_is_as_good_as_its_file_says(name, short, least):
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
 def test_the_shipped_features_notice_what_the_label_does_not(name, monkeypatch):
     monkeypatch.setattr(metrics, "SUBSETS", 1)  # the KID, which nobody reads here, would take most of the time
-    eye, (images, labels) = shipped(name), real(name, "test", 1000)
-    reference = Reference.of(eye, real(name, "train", 3000)[0])
+    eye, (images, labels) = shipped(name), real(name, "test", 500)
+    reference = Reference.of(eye, real(name, "train", 1500)[0])
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     noisy = [(images / 255 + level * noise).clamp(0, 1) for level in (0, 0.05, 0.1)]
     clean, some, more = (score(x, reference).fid for x in noisy)
