@@ -19,7 +19,7 @@ from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.judge import check_sampling, named_extractor
 from diffusion.laboratory.options import Parser, number, output_file
 from diffusion.laboratory.progress import progress_bar, track
-from diffusion.laboratory.settings import ScoreOptions, options_of
+from diffusion.laboratory.settings import RunOptions, options_of
 from diffusion.laboratory.show import row, spread
 from diffusion.metrics.coverage import coverage, neighbours
 from diffusion.metrics.likeness import agreement
@@ -30,14 +30,7 @@ EXAMPLES = """examples:
   python src evaluate --weights unet --sampler dpm --steps 10 --count 2000 --guidance-scale 2
 """
 SHEET = 48  # samples on the --sheet, a dozen in a row
-COLUMNS = {
-    "FID": ("fid", ".4f"),
-    "IS": ("inception_score", ".2f"),
-    "KID": ("kid", ".4f"),
-    "agreement": ("agreement", ".2%"),
-    "precision": ("precision", ".3f"),
-    "recall": ("recall", ".3f"),
-}
+LINE = "{fid:.4f} {inception_score:.2f} {kid:.4f} {kept} {precision:.3f} {recall:.3f} {seen}"
 
 
 def parser() -> Parser:
@@ -61,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     device = open_device(args.device)
     experiment, options = load_model(args.weights, device).experiment, options_of(SamplingOptions, args)
     sampler, conditional = check_sampling(experiment, options), experiment.config.classes > 0
-    extractor = named_extractor(options_of(ScoreOptions, args), experiment.config.dataset, device)
+    extractor = named_extractor(RunOptions.of(args), experiment.config.dataset, device)
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     test = test.stratified(min(args.count, len(test))) if conditional else test.shuffled()
     reference = Reference.of(extractor, data.images, args.data_root / "cache", lambda parts: track(parts, "real"))
@@ -69,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{args.weights}: {sampler.nfe} network calls a sample, guidance scale {args.guidance_scale:g}; {args.count:,} "
         f"samples a seed against {reference.n:,} training images;\n{extractor.name}, sha256 {extractor.sha256[:16]}\n"
     )
-    print(row("", *COLUMNS, "labels"))
+    print(row("", "FID", "IS", "KID", "agreement", "precision", "recall", "labels"))
     if args.count > len(test):
         print(f"(there are only {len(test):,} test images: the floor is theirs)")
     floor = measure("real test images", test.images[: args.count], test.labels[: args.count], reference, data.name)
@@ -92,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def measure(name: str, images: Tensor, labels: Tensor | None, reference: Reference, dataset: str) -> dict[str, Any]:
     """All scores, printed as a line of the table; those of labels if the classifier knows the labels of `dataset`."""
-    extractor, seen = reference.extractor, "–"
+    extractor, kept, seen = reference.extractor, "–", "–"
     scores = score(images, reference)._asdict() | coverage(images, reference)._asdict()
     if extractor.dataset == dataset:
         logits = extractor(images)[1]
@@ -101,8 +94,8 @@ def measure(name: str, images: Tensor, labels: Tensor | None, reference: Referen
         seen = f"{min(scores['labels']):.1%}–{max(scores['labels']):.1%}"
         if labels is not None:
             scores["agreement"] = agreement(extractor, images, labels)
-    cells = [f"{scores[key]:{form}}" if key in scores else "–" for key, form in COLUMNS.values()]
-    print(row(name, *cells, seen), flush=True)
+            kept = f"{scores['agreement']:.2%}"
+    print(row(name, *LINE.format(**scores, kept=kept, seen=seen).split()), flush=True)
     return scores
 
 

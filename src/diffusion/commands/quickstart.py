@@ -1,7 +1,6 @@
 """Draw digits with shipped weights, then train a model for two minutes and watch it learn to draw its own."""
 
 import time
-from argparse import Namespace
 
 import torch
 
@@ -31,8 +30,11 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    draw_shipped(args)
+    # --- Draw with shipped weights ---
+    args, began = parser().parse_args(argv), time.monotonic()
+    images = load("unet", open_device(args.device)).sample(100, seed=args.seed, steps=10)
+    path = figures.grid(images.cpu(), args.out / f"contents/{NAME}_shipped.png", columns=10)
+    print(f"{path}: 100 uncurated digits from the shipped weights, in {time.monotonic() - began:.0f} s", flush=True)
 
     # --- Train ---
     run, judge = open_run(args, CONFIG, NAME, f"{NAME}.pth", SAMPLING)
@@ -53,26 +55,14 @@ def main(argv: list[str] | None = None) -> None:
     report(run, f"{measured}\n{explained}; {NAME}_trained.png: the end")
 
 
-def draw_shipped(args: Namespace) -> None:
-    """A sheet of digits before anything is trained."""
-    began, path = time.monotonic(), args.out / f"contents/{NAME}_shipped.png"
-    images = load("unet", open_device(args.device)).sample(100, seed=args.seed, steps=10)
-    figures.grid(images.cpu(), path, columns=10)
-    print(f"{path}: 100 uncurated digits from the shipped weights, in {time.monotonic() - began:.0f} s", flush=True)
-
-
 def measure(judge: Judge, seed: int) -> str:
     """The table: scores of samples beside those of real test images, and how fast they were drawn."""
-    labels, began = judge.labels(seed), time.monotonic()
-    images, real = judge.sample(seed), judge.floor
+    labels, real, began = judge.labels(seed), judge.floor, time.monotonic()
+    images = judge.sample(seed)
     rate, fid = real.n / (time.monotonic() - began), judge.score(images).fid
     cells = f"{fid:.2f}", f"{real.fid:.2f}", f"{judge.agreement(images, labels):.1%}", f"{rate:.0f}"
-    return "\n".join(
-        [
-            row("", "FID", "floor", "label agreement", "images/s", width=17),
-            row(f"after {judge.run.trainer.step:,} steps", *cells, width=17),
-            f"N = {real.n:,}, {SAMPLING.steps} NFE a sample, guidance scale {SAMPLING.guidance_scale:g}; "
-            "floor: the FID of as many real test images",
-            f"features: {real.extractor}, sha256 {real.sha256[:16]}",
-        ]
-    )
+    head = row("", "FID", "floor", "label agreement", "images/s", width=18)
+    line = row(f"after {judge.run.trainer.step:,} steps", *cells, width=18)
+    how = f"N = {real.n:,}, {SAMPLING.steps} NFE a sample, guidance scale {SAMPLING.guidance_scale:g}"
+    floor = f"floor: the FID of as many real test images\nfeatures: {real.extractor}, sha256 {real.sha256[:16]}"
+    return f"{head}\n{line}\n{how}; {floor}"

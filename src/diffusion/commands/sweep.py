@@ -22,7 +22,7 @@ from diffusion.laboratory.flags import add_training_flags
 from diffusion.laboratory.judge import Judge, check_features
 from diffusion.laboratory.options import Parser, number, one_of
 from diffusion.laboratory.run import Run
-from diffusion.laboratory.settings import RunOptions, ScoreOptions, options_of
+from diffusion.laboratory.settings import RunOptions
 from diffusion.laboratory.standings import report
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.laboratory.trials import GRACE, Sweep
@@ -156,7 +156,7 @@ def attempt(sweep: Sweep, trial: optuna.Trial) -> float:
         run = Run(drawn(trial, args), options, cell, "weights_{epoch}.pth", folder=sweep.folder / cell)
         with contextlib.suppress(UserError):  # a folder of another config, or a damaged one, is put aside
             run.options = dataclasses.replace(options, resume=run.folder.config() == run.config)
-        scores = trained(run, Judge(run, options_of(ScoreOptions, args)), args)
+        scores = trained(run, Judge(run), args)
     except (Failure, torch.OutOfMemoryError) as error:  # it would come to the same end again
         trial.set_user_attr("error", str(error).splitlines()[0])
         print(f"{cell} failed: {error}", flush=True)

@@ -52,10 +52,6 @@ class Budget:
             return 0
         return step + round((allowed - seconds) * (step - first) / (seconds - before))
 
-    def likely(self, step: int, seconds: float) -> int:
-        """About how many steps the minutes will do for, if they go on as so far."""
-        return round(step * 60 * self.minutes / seconds)
-
     def _is_longer(self, planned: int, seconds: float) -> bool:
         if self.minutes and self.earlier:
             return self.minutes > self.earlier

@@ -1,4 +1,4 @@
-"""The options that command lines share, each declared once; those of a run and its scores by the fields of settings."""
+"""The options that command lines share, each declared once; those of a run by the fields of RunOptions."""
 
 from dataclasses import fields
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from diffusion.data.datasets import DATASETS
 from diffusion.experiment.samplers import FEWEST, NAMES, SAMPLERS
 from diffusion.laboratory.options import number, one_of
-from diffusion.laboratory.settings import RunOptions, ScoreOptions
+from diffusion.laboratory.settings import RunOptions
 from diffusion.method.averaging import ORDERS
 from diffusion.method.denoiser import LOSSES
 
@@ -34,8 +34,7 @@ ROWS: dict[str, tuple] = {  # type, help and default
 }
 FLAGS: dict[str, dict[str, Any]] = {name: dict(zip(("type", "help", "default"), row)) for name, row in ROWS.items()}
 FLAGS["guidance-interval"] |= {"dest": "interval", "nargs": 2, "metavar": ("LOW", "HIGH")}
-OPTIONS = [each for kind in (RunOptions, ScoreOptions) for each in fields(kind) if each.metadata]
-FLAGS |= {each.name.replace("_", "-"): dict(each.metadata) for each in OPTIONS}
+FLAGS |= {each.name.replace("_", "-"): dict(each.metadata) for each in fields(RunOptions) if each.metadata}
 
 
 def add_flags(parser: Any, *names: str, **changes: dict[str, Any]) -> None:

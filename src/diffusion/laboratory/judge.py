@@ -2,7 +2,6 @@
 
 import functools
 from argparse import Namespace
-from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from diffusion.experiment.samplers import AS_SAVED, Sampler, SamplingOptions, bu
 from diffusion.files import shipped_weights
 from diffusion.laboratory.progress import track
 from diffusion.laboratory.run import Run
-from diffusion.laboratory.settings import RunOptions, ScoreOptions, options_of
+from diffusion.laboratory.settings import RunOptions, options_of
 from diffusion.metrics.features import Extractor, extractor_for, find_classifier
 from diffusion.metrics.likeness import Likeness, agreement, likeness
 from diffusion.metrics.scores import Reference, Scores, floor, score
@@ -38,38 +37,33 @@ def check_sampling(experiment: Experiment, options: SamplingOptions) -> Sampler:
     return build_sampler(experiment, options)
 
 
-def named_extractor(options: ScoreOptions, dataset: str, device: torch.device) -> Extractor:
+def named_extractor(options: RunOptions, dataset: str, device: torch.device) -> Extractor:
     """The features that the options name."""
     name = dataset if options.features == "auto" else options.features
     return extractor_for(name, shipped_weights(), device, options.inception_weights)
 
 
 def open_run(
-    args: Namespace,
-    base: Config,
-    name: str,
-    weights: str,
-    sampling: SamplingOptions | None = None,
-    explicit: Collection[str] = (),
+    args: Namespace, base: Config, name: str, weights: str, sampling: SamplingOptions | None = None, explicit=()
 ) -> tuple[Run, "Judge"]:
     """The run that a command line asks for, and its judge; sampled as that says, unless by other options."""
-    options, scores = RunOptions.of(args), options_of(ScoreOptions, args)
+    options = RunOptions.of(args)
     dataset = options.changes.get("dataset", base.dataset)
-    check_features(scores.features, dataset, labels=base.process == "averaging")
+    check_features(options.features, dataset, labels=base.process == "averaging")
     run = Run(base, options, name, weights, explicit)
-    return run, Judge(run, scores, sampling or options_of(SamplingOptions, args))
+    return run, Judge(run, sampling or options_of(SamplingOptions, args))
 
 
 class Judge:
     """Scores samples of a run, always with the same sampler, extractor, reference and floor."""
 
-    def __init__(self, run: Run, options: ScoreOptions, sampling: SamplingOptions = AS_SAVED):
-        self.run, self.options, self.sampling, count = run, options, sampling, options.eval_samples
+    def __init__(self, run: Run, sampling: SamplingOptions = AS_SAVED):
+        self.run, self.options, self.sampling, count = run, run.options, sampling, run.options.eval_samples
         check_sampling(run.experiment, sampling)
         if count > len(run.test):
             there = f"the floor is measured on as many test images, of which there are {len(run.test)}"
             raise UserError(f"--eval-samples {count}: {there}")
-        self.extractor = named_extractor(options, run.config.dataset, run.device)
+        self.extractor = named_extractor(run.options, run.config.dataset, run.device)
         bar = functools.partial(track, text="real images", show=run.is_main)
         with run.accelerator.main_process_first():  # one looks at the real images, the others find them in the cache
             self.reference = Reference.of(self.extractor, run.data.images, run.options.data_root / "cache", bar)

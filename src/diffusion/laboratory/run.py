@@ -125,18 +125,11 @@ class Run:
     # --- Sample ---
 
     def sample(
-        self,
-        count: int,
-        seed: int,
-        text: str,
-        options: SamplingOptions = AS_SAVED,
-        *,
-        labels: Tensor | None = None,
-        originals: Tensor | None = None,
+        self, count: int, seed: int, text: str, options: SamplingOptions = AS_SAVED, *, labels=None, originals=None
     ) -> Tensor:
         """This process's share of `count` samples (n, C, H, W) in [0, 1].
 
-        `labels` are of all; the first `count` of `originals`, if given, are degraded and restored.
+        `labels` (count,) are of all; the first `count` of `originals`, if given, are degraded and restored.
         """
         index = self.share(torch.arange(count, device=self.device))
         given = {"labels": labels, "originals": originals}
@@ -170,8 +163,8 @@ class Run:
                 self.seconds += now - before
                 if step.number % SYNC_EVERY == 0:
                     bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
-                    if budget.minutes and not trainer.end:  # the time left comes of it
-                        bar.total = min(budget.likely(step.number, self.seconds), self.limit)
+                    if budget.minutes and not trainer.end:  # the bar says how much time is left
+                        bar.total = min(round(step.number * 60 * budget.minutes / self.seconds), self.limit)
                 bar.update(1)
                 due, end = now - saved >= self.options.save_every, budget.promised(step.number, self.seconds)
                 stop, due, end = self._agree(step.number, due, end)

@@ -28,7 +28,7 @@ def option(default: Any, explanation: str, **argument: Any) -> Any:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is kept, whatever is trained."""
+    """How a run is kept and scored, whatever is trained."""
 
     out: Path = option(Path("."), "where runs/, Plots/ and contents/ are made", type=directory)
     data_root: Path = option(Path("data"), "where data sets are kept", type=directory)
@@ -36,6 +36,10 @@ class RunOptions:
     resume: bool = option(False, "continue this run from its last saved state", action="store_true")
     limit_steps: int | None = option(None, "end the training after this many steps in all", type=number(int, 1))
     save_every: float = option(60, "seconds between saves", type=number(float, 0))
+    eval_samples: int = option(1024, "images a score is measured on", type=number(int, 2))
+    eval_seeds: int = option(3, "seeds of the final score, for its spread", type=number(int, 1))
+    features: str = option("auto", "of FID and IS; auto: the data set's classifier", type=one_of("features", FEATURES))
+    inception_weights: Path | None = option(None, "Inception's file, if it cannot be downloaded", type=Path)
     changes: dict[str, Any] = field(default_factory=dict)  # settings of the Config that the user gave as options
 
     @classmethod
@@ -43,16 +47,6 @@ class RunOptions:
         """From a command line."""
         changes = {key: getattr(args, key) for key in CHANGEABLE if getattr(args, key, None) is not None}
         return replace(options_of(cls, args), changes=changes)
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """What scores are measured on, and with what features."""
-
-    eval_samples: int = option(1024, "images a score is measured on", type=number(int, 2))
-    eval_seeds: int = option(3, "seeds of the final score, for its spread", type=number(int, 1))
-    features: str = option("auto", "of FID and IS; auto: the data set's classifier", type=one_of("features", FEATURES))
-    inception_weights: Path | None = option(None, "Inception's file, if it cannot be downloaded", type=Path)
 
 
 def options_of(kind: type[T], args: Namespace) -> T:

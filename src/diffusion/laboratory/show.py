@@ -33,17 +33,10 @@ def draw_curves(judge: Judge) -> None:
     measured = [line for line in run.history if "fid" in line]
     scores = [("fid", "FID", "fid"), ("inception_score", "inception score", "incept_score")]
     for key, label, stem in scores if measured else []:
-        _draw(
-            run,
-            figures.curve,
-            [line["epoch"] for line in measured],
-            [line[key] for line in measured],
-            spread=[line["inception_score_sd"] for line in measured] if key == "inception_score" else None,
-            title=f"{title}\nN = {real.n:,}, {real.extractor}",
-            label=label,
-            real=getattr(real, key),
-            name=f"Plots/{stem}_for_{run.name}.png",
-        )
+        epochs, values = ([line[each] for line in measured] for each in ("epoch", key))
+        sd = [line["inception_score_sd"] for line in measured] if key == "inception_score" else None
+        words = {"title": f"{title}\nN = {real.n:,}, {real.extractor}", "label": label, "real": getattr(real, key)}
+        _draw(run, figures.curve, epochs, values, sd, name=f"Plots/{stem}_for_{run.name}.png", **words)
 
 
 def _draw(run: Run, figure: Callable[..., Path], *args: Any, name: str, **kwargs: Any) -> None:
