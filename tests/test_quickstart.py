@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(120)
-def test_the_quickstart_draws_trains_and_tells(tmp_path, capsys):
+def test_the_quickstart_draws_trains_and_tells(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(quickstart, "CONFIG", quickstart.CONFIG.replace(hidden=(8, 16)))
     words = ["--minutes", "1", "--limit-steps", "26", "--eval-samples", "32", "--device", "cpu"]
     assert quickstart.main([*words, "--out", str(tmp_path), "--data-root", str(ROOT / "data")]) is None
     said = capsys.readouterr().out
