@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     if model.config.process != "gaussian":
         raise UserError(f"{args.weights} is a cold model, which DDPM and DDIM cannot sample: see python src generate")
     steps, columns = {"ddpm": args.ddpm_steps, "ddim": args.ddim_steps}, math.ceil(args.count / 2)
-    for sampler, taken in steps.items():
-        check_sampling(model.experiment, SamplingOptions(sampler, taken, args.guidance_scale))
+    for sampler, count in steps.items():
+        check_sampling(model.experiment, SamplingOptions(sampler, count, args.guidance_scale))
     name = lambda what: args.out / f"diffusion_{model.config.dataset.lower()}_{what}.png"
     photographs = load_data(model.config.dataset, "test", args.data_root).images[: args.count]
     options = {"seed": args.seed, "guidance_scale": args.guidance_scale}
@@ -50,10 +50,10 @@ def main(argv: list[str] | None = None) -> None:
     # --- Sample ---
     model.sample(args.count, sampler="ddim", steps=2, **options)  # the first calls also pay for caches
     seconds = {}
-    for sampler, taken in steps.items():
-        print(f"drawing {args.count} samples by {sampler} in {taken} steps", flush=True)
-        snapshots, began = min(args.snapshots, taken + 1), time.perf_counter()
-        states = model.trajectory(args.count, sampler=sampler, steps=taken, snapshots=snapshots, **options).cpu()
+    for sampler, count in steps.items():
+        print(f"drawing {args.count} samples by {sampler} in {count} steps", flush=True)
+        snapshots, began = min(args.snapshots, count + 1), time.perf_counter()
+        states = model.trajectory(args.count, sampler=sampler, steps=count, snapshots=snapshots, **options).cpu()
         seconds[sampler] = time.perf_counter() - began
         written.append(figures.grid(states[-1], name(f"{sampler}_samples"), columns=columns))
     written.append(figures.grid(states.flatten(0, 1), name("trajectory"), columns=args.count))

@@ -15,11 +15,10 @@ from diffusion.data.datasets import Dataset, load
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.flags import add_flags
-from diffusion.laboratory.judge import check_sampling, named_extractor
+from diffusion.laboratory.flags import RunOptions, add_flags, options_of
+from diffusion.laboratory.judge import check_features, check_sampling, open_reference
 from diffusion.laboratory.options import Parser, number, output_file
-from diffusion.laboratory.progress import progress_bar, track
-from diffusion.laboratory.settings import RunOptions, options_of
+from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.show import row, spread
 from diffusion.metrics.coverage import coverage, neighbours
 from diffusion.metrics.likeness import agreement
@@ -30,7 +29,7 @@ EXAMPLES = """examples:
   python src evaluate --weights unet --sampler dpm --steps 10 --count 2000 --guidance-scale 2
 """
 SHEET = 48  # samples on the --sheet, a dozen in a row
-LINE = "{fid:.4f} {inception_score:.2f} {kid:.4f} {kept} {precision:.3f} {recall:.3f} {seen}"
+LINE = "{fid:.4f} {inception_score:.2f} {kid:.4f} {agreed} {precision:.3f} {recall:.3f} {shares}"
 
 
 def parser() -> Parser:
@@ -54,10 +53,11 @@ def main(argv: list[str] | None = None) -> None:
     device = open_device(args.device)
     experiment, options = load_model(args.weights, device).experiment, options_of(SamplingOptions, args)
     sampler, conditional = check_sampling(experiment, options), experiment.config.classes > 0
-    extractor = named_extractor(RunOptions.of(args), experiment.config.dataset, device)
+    check_features(args.features, experiment.config.dataset)
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     test = test.stratified(min(args.count, len(test))) if conditional else test.shuffled()
-    reference = Reference.of(extractor, data.images, args.data_root / "cache", lambda parts: track(parts, "real"))
+    reference = open_reference(RunOptions.of(args), data)
+    extractor = reference.extractor
     print(
         f"{args.weights}: {sampler.nfe} network calls a sample, guidance scale {args.guidance_scale:g}; {args.count:,} "
         f"samples a seed against {reference.n:,} training images;\n{extractor.name}, sha256 {extractor.sha256[:16]}\n"
@@ -85,17 +85,17 @@ def main(argv: list[str] | None = None) -> None:
 
 def measure(name: str, images: Tensor, labels: Tensor | None, reference: Reference, dataset: str) -> dict[str, Any]:
     """All scores, printed as a line of the table; those of labels if the classifier knows the labels of `dataset`."""
-    extractor, kept, seen = reference.extractor, "–", "–"
+    extractor, agreed, shares = reference.extractor, "–", "–"
     scores = score(images, reference)._asdict() | coverage(images, reference)._asdict()
     if extractor.dataset == dataset:
         logits = extractor(images)[1]
-        shares = torch.bincount(logits.argmax(1), minlength=logits.shape[1]) / len(images)
-        scores["labels"] = [round(each, 4) for each in shares.tolist()]
-        seen = f"{min(scores['labels']):.1%}–{max(scores['labels']):.1%}"
+        counts = torch.bincount(logits.argmax(1), minlength=logits.shape[1])
+        scores["labels"] = [round(each, 4) for each in (counts / len(images)).tolist()]
+        shares = f"{min(scores['labels']):.1%}–{max(scores['labels']):.1%}"
         if labels is not None:
             scores["agreement"] = agreement(extractor, images, labels)
-            kept = f"{scores['agreement']:.2%}"
-    print(row(name, *LINE.format(**scores, kept=kept, seen=seen).split()), flush=True)
+            agreed = f"{scores['agreement']:.2%}"
+    print(row(name, *LINE.format(**scores, agreed=agreed, shares=shares).split()), flush=True)
     return scores
 
 
@@ -105,11 +105,11 @@ def report(args: Namespace, facts: dict[str, Any], images: Tensor, data: Dataset
     times = statistics.mean(fids) / facts["floor"]
     print(f"\nFID {spread(fids, '.4f')} over {len(fids)} seed{'s' * (len(fids) > 1)}, {times:.2f} times the floor")
     nearest, index = neighbours(images[:1000], data.images)
-    usual, _ = neighbours(test.images[: min(1000, args.count)], data.images)
-    of_ours, of_real = (f"{each.mean():.4f} on average, at least {each.min():.4f}" for each in (nearest, usual))
+    nearest_real, _ = neighbours(test.images[: min(1000, args.count)], data.images)
+    of_ours, of_real = (f"{each.mean():.4f} on average, at least {each.min():.4f}" for each in (nearest, nearest_real))
     print(f"RMSE to the nearest training image: {of_ours}; of real test images {of_real}")
     if args.out:
-        facts |= {"nearest": nearest.mean().item(), "nearest_of_real": usual.mean().item()}
+        facts |= {"nearest": nearest.mean().item(), "nearest_of_real": nearest_real.mean().item()}
         text = (args.out.read_bytes() if args.out.exists() else b"") + json.dumps(facts).encode() + b"\n"
         print(f"appended to {files.write_atomically(args.out, lambda file: file.write(text))}")
     if args.sheet:

@@ -14,11 +14,10 @@ from diffusion.data.datasets import load
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import VARIANCES, SamplingOptions
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.flags import add_flags, options_of
 from diffusion.laboratory.judge import check_sampling
 from diffusion.laboratory.options import Parser, number, one_of, output_file
 from diffusion.laboratory.progress import progress_bar
-from diffusion.laboratory.settings import options_of
 
 EXAMPLES = """examples:
   python src generate --weights unet --label 7 --count 64 --guidance-scale 2 --steps 10 --out grid.png
@@ -74,9 +73,8 @@ def main(argv: list[str] | None = None) -> None:
         images = generate(experiment, index, options, **given, tick=bar.update)
 
     # --- Write ---
-    written = [write(args.out, images)]
-    written += [write(args.originals, originals / 255)] if args.originals else []
-    written += [write(args.labels, labels)] if args.labels else []
+    arrays = {args.out: images, args.originals: originals / 255 if args.originals else None, args.labels: labels}
+    written = [write(path, values) for path, values in arrays.items() if path]
     holds, epoch = experiment.about.get("holds", "?"), f"{experiment.about.get('epoch', 0):.4g}"
     what = f"{args.count} samples of {args.weights} ({holds} weights, epoch {epoch}), {steps} steps, seed {args.seed}"
     print(f"{what}: {', '.join(map(str, written))}")

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     run, judge = open_run(args, CONFIG, NAME, f"{NAME}.pth", SAMPLING)
     run.say(f"training {args.minutes:g} minutes on {len(run.data):,} images of {run.config.dataset}")
     rows = []
-    for step in run.marks(Plan(minutes=args.minutes, sheet_steps=SHEETS, sheet_every=10**9)):
+    for step in run.steps(Plan(minutes=args.minutes, sheet_steps=SHEETS, sheet_every=10**9)):
         # --- Sample ---
         sheet = run.gather(run.sample(50, args.seed, f"samples after step {step}", SAMPLING))
         rows.append(sheet[:10])  # of the same noise every time

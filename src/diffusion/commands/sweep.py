@@ -18,11 +18,10 @@ from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.presets import DDPM
 from diffusion.experiment.samplers import SamplingOptions, build_sampler
-from diffusion.laboratory.flags import add_training_flags
+from diffusion.laboratory.flags import RunOptions, add_training_flags
 from diffusion.laboratory.judge import Judge, check_features
 from diffusion.laboratory.options import Parser, number, one_of
 from diffusion.laboratory.run import Run
-from diffusion.laboratory.settings import RunOptions
 from diffusion.laboratory.standings import report
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.laboratory.trials import GRACE, Sweep

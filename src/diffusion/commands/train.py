@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusion import files
 from diffusion.errors import UserError
-from diffusion.experiment import recipe
+from diffusion.experiment import recipe as recipes
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.recipe import MOST, SETTINGS, Recipe
 from diffusion.experiment.samplers import SamplingOptions
@@ -45,27 +45,27 @@ def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
         others = [key for key in BUDGETS if not any(word.startswith(f"--train.{key}=") for word in overrides)]
         overrides += [f"--train.{key}={value}" for key, value in (dict.fromkeys(others, "null") | given).items()]
     if args.config:
-        what = recipe.read(args.config, overrides)
+        recipe = recipes.read(args.config, overrides)
     else:
         name = "unet" if args.preset is None else args.preset
-        what = recipe.recipe(name, {"preset": name}, overrides)
-    if not any(getattr(what.plan, key) for key in BUDGETS):
+        recipe = recipes.recipe(name, {"preset": name}, overrides)
+    if not any(getattr(recipe.plan, key) for key in BUDGETS):
         raise UserError("how long? Say --steps, --epochs or --minutes")
-    return args, what
+    return args, recipe
 
 
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
-    args, what = read_recipe(argv)
-    sampling = SamplingOptions(guidance_scale=what.sheet.guidance_scale)
-    run, judge = open_run(args, what.config, what.name, f"{what.name}.pth", sampling, what.explicit)
-    text, scores = replace(what, config=run.config).text().encode(), None
+    args, recipe = read_recipe(argv)
+    sampling = SamplingOptions(guidance_scale=recipe.sheet.guidance_scale)
+    run, judge = open_run(args, recipe.config, recipe.name, f"{recipe.name}.pth", sampling, recipe.explicit)
+    text, scores = replace(recipe, config=run.config).text().encode(), None
 
-    for step in run.marks(what.plan):  # --- Train ---
+    for step in run.steps(recipe.plan):  # --- Train ---
         if run.is_main:
             files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
         # --- Sample ---
-        sheet = run.sample(what.sheet.count, run.config.seed, f"samples after step {step}", sampling)
+        sheet = run.sample(recipe.sheet.count, run.config.seed, f"samples after step {step}", sampling)
         draw_grid(run, run.gather(sheet), f"contents/{run.name}_sample_{step:06d}.png", columns=10)
         # --- Measure ---
         scores = judge.score(judge.sample(run.config.seed))

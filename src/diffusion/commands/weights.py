@@ -107,7 +107,7 @@ def trained(run: Run, family: Family) -> Iterator[float]:
     """Train to the end, yielding the epochs done when their `record` is due."""
     if family.epochs:
         return run.epochs(family.epochs[-1])
-    return (step / run.trainer.steps_per_epoch for step in run.marks(Plan(steps=family.steps)))
+    return (step / run.trainer.steps_per_epoch for step in run.steps(Plan(steps=family.steps)))
 
 
 def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:

@@ -28,8 +28,8 @@ def catalogue(folder: Path) -> str:
     classifiers = [path for path in paths if path.stem.startswith("classifier_")]
     models = {path: load_weights(path) for path in paths if path not in classifiers}
     about = ABOUT.format(measures="\n".join(_measures(models.values())))
-    rows = [_model(path, experiment) for path, experiment in models.items()]
-    return f"# Weights\n\n{_table(rows)}\n{about}\n\n{_table([_classifier(path) for path in classifiers])}"
+    denoisers = _table({path: _denoiser(experiment) for path, experiment in models.items()})
+    return f"# Weights\n\n{denoisers}\n{about}\n\n{_table({path: _classifier(path) for path in classifiers})}"
 
 
 def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
@@ -44,12 +44,11 @@ def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
         yield f"- {n_reference:,} of {dataset}, through the {extractor} `{sha256}`; real test images score {real}"
 
 
-def _model(path: Path, experiment: Experiment) -> dict[str, str]:
+def _denoiser(experiment: Experiment) -> dict[str, str]:
     about, scores = experiment.about, experiment.about["scores"]
     spread = lambda key, form: " ± ".join(format(scores[k], form) for k in (key, f"{key}_sd") if k in scores)
     restored = scores.get("restored", {})
     return {
-        "file": f"`{path.name}`",
         "epochs": f"{about['epoch']:.4g}",
         "parameters": _millions(experiment.denoiser.network.parameters()),
         "loss": "–" if about.get("loss") is None else f"{about['loss']:.4f}",
@@ -58,18 +57,15 @@ def _model(path: Path, experiment: Experiment) -> dict[str, str]:
         "inception score": spread("inception_score", ".2f"),
         "label seen": f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
         "restored FID": ", ".join(f"{restored[each]['fid']:.1f}" for each in COLD_SAMPLERS) if restored else "–",
-        "sha256": f"`{files.sha256(path)[:16]}`",
     }
 
 
 def _classifier(path: Path) -> dict[str, str]:
     content = files.load(path)
     return {
-        "file": f"`{path.name}`",
         "what": f"`python src train-classifier --dataset {content['dataset']}`: what scores look through",
         "parameters": _millions(content["state"].values()),
         "measured": f"{content['accuracy']:.2%} of {content['n_test']:,} test images",
-        "sha256": f"`{files.sha256(path)[:16]}`",
     }
 
 
@@ -77,10 +73,12 @@ def _millions(tensors: Iterable[Tensor]) -> str:
     return f"{sum(each.numel() for each in tensors) / 1e6:.2f} M"
 
 
-def _table(rows: list[dict[str, str]]) -> str:
-    """Rows by their heads, in Markdown."""
+def _table(cells: dict[Path, dict[str, str]]) -> str:
+    """A line a file in Markdown: its name, its cells by their heads, its hash."""
+    name, digest = lambda path: f"`{path.name}`", lambda path: f"`{files.sha256(path)[:16]}`"
+    rows = [{"file": name(path), **of_file, "sha256": digest(path)} for path, of_file in cells.items()]
     lines = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)] if rows else []
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _family_and_epoch(path: Path) -> tuple[str, int]:

@@ -1,9 +1,12 @@
-"""The device and its memory."""
+"""The device, its memory, and the processes that share the work, whichever launcher started them."""
 
 import contextlib
 import ctypes
+import os
+import sys
 
 import torch
+from accelerate import Accelerator
 
 from diffusion.errors import UserError
 
@@ -28,3 +31,17 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(-3, largest_kept)  # M_MMAP_THRESHOLD
         mallopt(-1, kept)  # M_TRIM_THRESHOLD
+
+
+def open_accelerator(name: str) -> Accelerator:
+    """The Accelerator of --device; every process of a launch gets its own.
+
+    UserError under `accelerate launch --cpu --num_processes N` without MPI: accelerate 1.15 starts one process, names
+    a MASTER_ADDR for the others and says nothing.
+    """
+    device = open_device(name)
+    alone = not {"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"} & set(os.environ)
+    if alone and os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ:
+        command = " ".join(sys.argv)
+        raise UserError(f"accelerate started one process of several: use torchrun --nproc-per-node N {command}")
+    return Accelerator(cpu=device.type == "cpu")

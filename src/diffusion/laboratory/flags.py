@@ -1,14 +1,54 @@
-"""The options that command lines share, each declared once; those of a run by the fields of RunOptions."""
+"""The options of command lines, each declared once; those of a run are the fields of RunOptions."""
 
-from dataclasses import fields
-from typing import Any
+from argparse import Namespace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 from diffusion.data.datasets import DATASETS
 from diffusion.experiment.samplers import FEWEST, NAMES, SAMPLERS
-from diffusion.laboratory.options import number, one_of
-from diffusion.laboratory.settings import RunOptions
+from diffusion.laboratory.options import directory, number, one_of
 from diffusion.method.averaging import ORDERS
 from diffusion.method.denoiser import LOSSES
+from diffusion.metrics.features import CLASSIFIERS
+
+CHANGEABLE = ("dataset", "lr", "batch_size", "precision", "seed", "axis", "order", "noise", "loss")  # by options
+FEATURES = ("auto", *CLASSIFIERS, "inception")
+T = TypeVar("T")
+
+
+def option(default: Any, explanation: str, **argument: Any) -> Any:
+    """A field that is an option of command lines, too: its default, its help, what else argparse has to know."""
+    return field(default=default, metadata={"default": default, "help": explanation, **argument})
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is kept and scored, whatever is trained."""
+
+    out: Path = option(Path("."), "where runs/, Plots/ and contents/ are made", type=directory)
+    data_root: Path = option(Path("data"), "where data sets are kept", type=directory)
+    device: str = option("auto", "auto is the GPU if there is one", type=one_of("device", ["auto", "cpu", "cuda"]))
+    resume: bool = option(False, "continue this run from its last saved state", action="store_true")
+    limit_steps: int | None = option(None, "end the training after this many steps in all", type=number(int, 1))
+    save_every: float = option(60, "seconds between saves", type=number(float, 0))
+    eval_samples: int = option(1024, "images a score is measured on", type=number(int, 2))
+    eval_seeds: int = option(3, "seeds of the final score, for its spread", type=number(int, 1))
+    features: str = option("auto", "of FID and IS; auto: the data set's classifier", type=one_of("features", FEATURES))
+    inception_weights: Path | None = option(None, "Inception's file, if it cannot be downloaded", type=Path)
+    changes: dict[str, Any] = field(default_factory=dict)  # settings of the Config that the user gave as options
+
+    @classmethod
+    def of(cls, args: Namespace) -> "RunOptions":
+        """From a command line."""
+        changes = {key: getattr(args, key) for key in CHANGEABLE if getattr(args, key, None) is not None}
+        return replace(options_of(cls, args), changes=changes)
+
+
+def options_of(kind: type[T], args: Namespace) -> T:
+    """The options of that kind on a command line; those that it does not have keep their defaults."""
+    return kind(**{each.name: getattr(args, each.name) for each in fields(kind) if hasattr(args, each.name)})
+
 
 STEPS = ", ".join(f"{spec.steps} for {name}" for name, spec in SAMPLERS["gaussian"].items())
 COLD_STEPS = f"T, of pinned at least {FEWEST}, 1 for direct"

@@ -3,19 +3,18 @@
 import functools
 from argparse import Namespace
 
-import torch
 from torch import Tensor
 
 from diffusion.api.generation import guided_denoiser
-from diffusion.data.datasets import DATASETS
+from diffusion.data.datasets import DATASETS, Dataset
 from diffusion.errors import UserError, unknown
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.config import Config
 from diffusion.experiment.samplers import AS_SAVED, Sampler, SamplingOptions, build_sampler
 from diffusion.files import shipped_weights
+from diffusion.laboratory.flags import RunOptions, options_of
 from diffusion.laboratory.progress import track
 from diffusion.laboratory.run import Run
-from diffusion.laboratory.settings import RunOptions, options_of
 from diffusion.metrics.features import Extractor, extractor_for, find_classifier
 from diffusion.metrics.likeness import Likeness, agreement, likeness
 from diffusion.metrics.scores import Reference, Scores, floor, score
@@ -37,10 +36,12 @@ def check_sampling(experiment: Experiment, options: SamplingOptions) -> Sampler:
     return build_sampler(experiment, options)
 
 
-def named_extractor(options: RunOptions, dataset: str, device: torch.device) -> Extractor:
-    """The features that the options name."""
-    name = dataset if options.features == "auto" else options.features
-    return extractor_for(name, shipped_weights(), device, options.inception_weights)
+def open_reference(options: RunOptions, data: Dataset, show: bool = True) -> Reference:
+    """The features of the training images, of the kind that the options name."""
+    name, device = data.name if options.features == "auto" else options.features, data.images.device
+    extractor = extractor_for(name, shipped_weights(), device, options.inception_weights)
+    bar = functools.partial(track, text="real images", show=show)
+    return Reference.of(extractor, data.images, options.data_root / "cache", bar)
 
 
 def open_run(
@@ -63,10 +64,8 @@ class Judge:
         if count > len(run.test):
             there = f"the floor is measured on as many test images, of which there are {len(run.test)}"
             raise UserError(f"--eval-samples {count}: {there}")
-        self.extractor = named_extractor(run.options, run.config.dataset, run.device)
-        bar = functools.partial(track, text="real images", show=run.is_main)
-        with run.accelerator.main_process_first():  # one looks at the real images, the others find them in the cache
-            self.reference = Reference.of(self.extractor, run.data.images, run.options.data_root / "cache", bar)
+        with run.accelerator.main_process_first():  # one computes the features, the others find them in the cache
+            self.reference = open_reference(run.options, run.data, run.is_main)
         real = run.test.stratified(count) if run.config.classes else run.test  # as the labels of its samples are
         self.floor = floor(run.share(real.images[:count]), self.reference)
 
@@ -74,7 +73,7 @@ class Judge:
     def classifier(self) -> Extractor:
         """What tells labels; UserError if there is none for this data set."""
         if self.options.features != "inception":
-            return self.extractor
+            return self.reference.extractor
         return extractor_for(self.run.config.dataset, shipped_weights(), self.run.device)
 
     def labels(self, seed: int) -> Tensor | None:

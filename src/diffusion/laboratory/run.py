@@ -18,10 +18,11 @@ from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
 from diffusion.experiment.weights import save_weights
 from diffusion.laboratory.budget import Budget
+from diffusion.laboratory.device import open_accelerator
+from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.folder import Folder
-from diffusion.laboratory.launch import open_accelerator
 from diffusion.laboratory.progress import progress_bar, track
-from diffusion.laboratory.settings import RunOptions, describe_differences, resolve_config
+from diffusion.laboratory.settings import describe_differences, resolve_config
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.metrics.features import gather
 from diffusion.precision import computes_bf16
@@ -92,7 +93,7 @@ class Run:
             if epoch * per_epoch >= self.limit:
                 return
 
-    def marks(self, plan: Plan) -> Iterator[int]:
+    def steps(self, plan: Plan) -> Iterator[int]:
         """Train as planned, yielding the number of steps done when their `record` is due. Raises Stopped.
 
         A run resumed with a longer plan is extended: its learning rate rises again, and falls towards the new end.
