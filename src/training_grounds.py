@@ -17,7 +17,7 @@ ANSWERS = {"true": True, "yes": True, "false": False, "no": False}
 
 def parser() -> Parser:
     p = Parser(__doc__)
-    answer = lambda word: one_of("answer", ANSWERS)(word.lower())
+    answer = lambda word: ANSWERS[one_of("answer", ANSWERS)(word.lower())]
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained weights")
     p.add_argument("preset", metavar="PRESET", help=f"DDPM: {', '.join(DDPM)}; cold: {', '.join(COLD)}")
     p.add_argument("cold", metavar="COLD", type=answer, help="True (or yes) for cold diffusion, False (or no) for DDPM")
@@ -31,12 +31,11 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
-    cold = ANSWERS[args.cold]
-    if cold and not args.axis:
+    if args.cold and not args.axis:
         raise UserError("cold diffusion needs an AXIS, row or col, after True")
-    if args.axis and not cold:
+    if args.axis and not args.cold:
         raise UserError(f"a DDPM has no axis: leave {args.axis!r} out, or say True for cold diffusion")
-    base = preset(COLD, args.preset).replace(axis=args.axis) if cold else preset(DDPM, args.preset)
+    base = preset(COLD, args.preset).replace(axis=args.axis) if args.cold else preset(DDPM, args.preset)
     run = Run(base, RunOptions.of(args), *coursework.run_names(base))
 
     # --- Train ---

@@ -1,4 +1,4 @@
-"""Train the small classifier that the metrics look through.
+"""Train the small classifier whose features the metrics compare.
 
 python src train-classifier                        24 epochs of MNIST; some minutes on a laptop
 python src train-classifier --dataset FashionMNIST --resume     go on after Ctrl-C or a kill
@@ -23,7 +23,7 @@ from diffusion.networks.classifier import Classifier
 from diffusion.precision import computes_bf16
 from diffusion.training.classifier import Training, accuracy
 
-MIRRORED = ("FashionMNIST", "CIFAR10")  # things look the same from both sides; letters and digits do not
+MIRRORED = ("FashionMNIST", "CIFAR10")  # of things, which may face either way; letters and digits may not
 BATCH_SIZE = 256
 
 

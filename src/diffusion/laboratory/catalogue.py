@@ -14,7 +14,7 @@ from diffusion.laboratory.judge import COLD_SAMPLERS
 ABOUT = """\
 Made by `make weights`; `python src weights --table` writes this page from the files. The number in a name is that of
 its finished epochs, 0 is untrained. Files hold half precision, are loaded as float32 and were scored so; denoisers are
-moving averages. Mean ± sd over sampling seeds of one training, sampled in the file's own way, against training images:
+moving averages. Mean ± sd over sampling seeds of one training, sampled as the file says, against training images:
 
 {measures}
 
@@ -63,7 +63,7 @@ def _denoiser(experiment: Experiment) -> dict[str, str]:
 def _classifier(path: Path) -> dict[str, str]:
     content = files.load(path)
     return {
-        "what": f"`python src train-classifier --dataset {content['dataset']}`: what scores look through",
+        "what": f"`python src train-classifier --dataset {content['dataset']}`: the features of the scores",
         "parameters": _millions(content["state"].values()),
         "measured": f"{content['accuracy']:.2%} of {content['n_test']:,} test images",
     }
