@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         stem, due = f"{epoch:04d}_{args.preset}.png", epoch % args.eval_every == 0 or epoch == args.epochs
         count, text = args.eval_samples if due else 16, f"samples of epoch {epoch}"
         images = run.sample(count, seed, text, judge.sampling)
-        draw_grid(run, run.gather(images)[:16], f"contents/ddpm_sample_{stem}")
+        draw_grid(run, images[:16], f"contents/ddpm_sample_{stem}")
         times = torch.arange(1, 17) / 16  # nearly clean to pure noise
         draw_grid(run, degrade_images(run.experiment, originals, times), f"contents/ddpm_degraded_{stem}")
         # --- Measure ---

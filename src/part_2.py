@@ -38,11 +38,11 @@ def main(argv: list[str] | None = None) -> None:
         due = epoch % args.eval_every == 0 or epoch == args.epochs
         images = restore(most if due else 16, judge.sampling)
         for kind, some in {
-            "custom": run.gather(images)[:16],
+            "custom": images[:16],
             "original": originals[:16] / 255,
             "degraded": degrade_images(run.experiment, originals[:16], torch.tensor(1.0)),
-            "direct": run.gather(restore(16, SamplingOptions("direct")))[:16],
-            "unconditional": run.gather(run.sample(16, seed, "unconditional samples", judge.sampling))[:16],
+            "direct": restore(16, SamplingOptions("direct")),
+            "unconditional": run.sample(16, seed, "unconditional samples", judge.sampling),
         }.items():
             draw_grid(run, some, f"contents_custom/{kind}_sample_{epoch:04d}_{args.axis}_{args.preset}.png")
         # --- Measure ---

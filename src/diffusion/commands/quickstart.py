@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for step in run.steps(Plan(minutes=args.minutes, sheet_steps=SHEETS, sheet_every=10**9)):
         # --- Sample ---
-        sheet = run.gather(run.sample(50, args.seed, f"samples after step {step}", SAMPLING))
+        sheet = run.sample(50, args.seed, f"samples after step {step}", SAMPLING)
         rows.append(sheet[:10])  # of the same noise every time
         draw_grid(run, torch.cat(rows), f"contents/{NAME}_learning.png", columns=10)
         draw_grid(run, sheet, f"contents/{NAME}_trained.png", columns=10)

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
             files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
         # --- Sample ---
         sheet = run.sample(recipe.sheet.count, run.config.seed, f"samples after step {step}", sampling)
-        draw_grid(run, run.gather(sheet), f"contents/{run.name}_sample_{step:06d}.png", columns=10)
+        draw_grid(run, sheet, f"contents/{run.name}_sample_{step:06d}.png", columns=10)
         # --- Measure ---
         scores = judge.score(judge.sample(run.config.seed))
         run.record(step / run.trainer.steps_per_epoch, **scores._asdict(), floor=judge.floor.fid)

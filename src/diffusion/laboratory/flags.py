@@ -52,14 +52,12 @@ def options_of(kind: type[T], args: Namespace) -> T:
 
 STEPS = ", ".join(f"{spec.steps} for {name}" for name, spec in SAMPLERS["gaussian"].items())
 COLD_STEPS = f"T, of pinned at least {FEWEST}, 1 for direct"
-WEIGHTS = "a weight file, or the name of one in weights/ or runs/*/: unet, 'cold_unet row', default@20"
-SAMPLER = f"{', '.join(NAMES)}; the last four of cold weights (default: as saved)"
 SCORES = ("eval-samples", "eval-seeds", "features", "inception-weights")
 ROWS: dict[str, tuple] = {  # type, help and default
-    "weights": (str, WEIGHTS),
+    "weights": (str, "a weight file, or the name of one in weights/ or runs/*/: unet, 'cold_unet row', default@20"),
     "count": (number(int, 1, 10**9), "how many samples", 16),
     "seed": (number(int, 0), "of all noise: sample i of a seed is always the same image", 0),
-    "sampler": (one_of("sampler", NAMES), SAMPLER),
+    "sampler": (one_of("sampler", NAMES), f"{', '.join(NAMES)}; the last four of cold weights (default: as saved)"),
     "steps": (number(int, 1), f"of the sampler (default: {STEPS}; of cold weights {COLD_STEPS})"),
     "guidance-scale": (number(float, -100, 100), "0 ignores the label, 1 follows it, more exaggerates it", 1.0),
     "guidance-interval": (number(float, 0, 1), "guide only at these times (default: 0 1, always)", (0.0, 1.0)),

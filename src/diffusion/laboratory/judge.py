@@ -81,12 +81,12 @@ class Judge:
         return self.run.data.stratified(self.options.eval_samples, seed).labels if self.run.config.classes else None
 
     def sample(self, seed: int, text: str = "samples to score") -> Tensor:
-        """This process's share of the samples to score."""
+        """The samples to score."""
         return self.run.sample(self.options.eval_samples, seed, text, self.sampling, labels=self.labels(seed))
 
     def score(self, images: Tensor) -> Scores:
-        """Of this process's share of the images; every process must call."""
-        return score(images, self.reference)
+        """Of images, in equal shares by all processes: each must call."""
+        return score(self.run.share(images), self.reference)
 
     def final_scores(self, first: Scores | None = None) -> list[Scores]:
         """A score of every seed; that of the `first` seed may be known already."""
@@ -95,11 +95,11 @@ class Judge:
         return known + [self.score(self.sample(each, f"samples of seed {each}")) for each in seeds]
 
     def agreement(self, images: Tensor, labels: Tensor) -> float:
-        """The share of this process's images that show their label, of the `labels` of all; every process must call."""
-        return agreement(self.classifier, images, self.run.share(labels))
+        """The fraction of images that show their label; each process must call."""
+        return agreement(self.classifier, self.run.share(images), self.run.share(labels))
 
     def likeness(self, images: Tensor) -> Likeness:
-        """Of this process's share of restored test images to the first test images; every process must call."""
-        test, count = self.run.test, self.options.eval_samples
-        originals, labels = self.run.share(test.images[:count]), self.run.share(test.labels[:count])
-        return likeness(self.classifier, images, originals, labels)
+        """Of restored test images to the originals, the first of the test split; each process must call."""
+        test, count = self.run.test, len(images)
+        parts = (self.run.share(each[:count]) for each in (images, test.images, test.labels))
+        return likeness(self.classifier, *parts)

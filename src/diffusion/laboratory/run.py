@@ -128,24 +128,20 @@ class Run:
     def sample(
         self, count: int, seed: int, text: str, options: SamplingOptions = AS_SAVED, *, labels=None, originals=None
     ) -> Tensor:
-        """This process's share of `count` samples (n, C, H, W) in [0, 1].
+        """`count` samples (count, C, H, W) in [0, 1], drawn by all processes together, for all of them.
 
-        `labels` (count,) are of all; the first `count` of `originals`, if given, are degraded and restored.
+        They have the `labels` (count,), or they are the first `count` of `originals`, degraded and restored.
         """
         index = self.share(torch.arange(count, device=self.device))
         given = {"labels": labels, "originals": originals}
         given = {name: values if values is None else values[index] for name, values in given.items()}
         states = build_sampler(self.experiment, options).steps + 1
         with progress_bar(len(index) * states, text, show=self.is_main) as bar:
-            return generate(self.experiment, index, options, seed=seed, **given, tick=bar.update)
+            return gather(generate(self.experiment, index, options, seed=seed, **given, tick=bar.update))
 
     def share(self, whole: Tensor) -> Tensor:
         """This process's part of it."""
         return whole.tensor_split(self.accelerator.num_processes)[self.accelerator.process_index]
-
-    def gather(self, share: Tensor) -> Tensor:
-        """The shares (n, …) of all processes, in order."""
-        return gather(share)
 
     def say(self, text: str) -> None:
         """Print it once, whatever the number of processes."""

@@ -2,9 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -22,27 +21,24 @@ COLUMNS = {"FID": ("fid", ".2f"), "IS": ("inception_score", ".2f"), "KID": ("kid
 
 def draw_grid(run: Run, images: Tensor, name: str, columns: int = 4) -> None:
     """Write images (N, C, H, W) as one picture of that file name."""
-    _draw(run, figures.grid, images, name=name, columns=columns)
+    if run.is_main:
+        run.written.append(figures.grid(images, run.options.out / name, columns))
 
 
 def draw_curves(judge: Judge) -> None:
     """Loss, FID and inception score against the epoch, with what real images score."""
     run, real = judge.run, judge.floor
-    title, per_epoch = f"{run.name}, {run.config.dataset}", run.trainer.steps_per_epoch
-    _draw(run, figures.losses, run.trainer.losses, per_epoch, title=title, name=f"Plots/losses_for_{run.name}.png")
+    if not run.is_main:
+        return
+    title, path = f"{run.name}, {run.config.dataset}", lambda stem: run.options.out / f"Plots/{stem}_for_{run.name}.png"
+    run.written.append(figures.losses(run.trainer.losses, run.trainer.steps_per_epoch, path("losses"), title))
+    title += f"\nN = {real.n:,}, {real.extractor}"
     measured = [line for line in run.history if "fid" in line]
     scores = [("fid", "FID", "fid"), ("inception_score", "inception score", "incept_score")]
     for key, label, stem in scores if measured else []:
         epochs, values = ([line[each] for line in measured] for each in ("epoch", key))
         sd = [line["inception_score_sd"] for line in measured] if key == "inception_score" else None
-        words = {"title": f"{title}\nN = {real.n:,}, {real.extractor}", "label": label, "real": getattr(real, key)}
-        _draw(run, figures.curve, epochs, values, sd, name=f"Plots/{stem}_for_{run.name}.png", **words)
-
-
-def _draw(run: Run, figure: Callable[..., Path], *args: Any, name: str, **kwargs: Any) -> None:
-    """Make a figure of that file name, on the main process, and note it for the report."""
-    if run.is_main:
-        run.written.append(figure(*args, path=run.options.out / name, **kwargs))
+        run.written.append(figures.curve(epochs, values, sd, path(stem), title, label, getattr(real, key)))
 
 
 # --- Tables ---
