@@ -5,13 +5,14 @@ python src train-classifier --dataset FashionMNIST --resume     go on after Ctrl
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from diffusion import files
 from diffusion.data.batches import batches, steps_per_epoch
-from diffusion.data.datasets import Dataset, load
+from diffusion.data.datasets import load
 from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
@@ -49,12 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     steps, flip = args.epochs * steps_per_epoch(data, BATCH_SIZE), args.dataset in MIRRORED
     training = Training(network, steps, args.seed, flip=flip, bf16=computes_bf16(device))
     settings = {"dataset": args.dataset, "epochs": args.epochs, "seed": args.seed}
-    if args.resume and state.exists():
-        resume(training, state, settings)
-    elif state.exists():
-        print(f"the state of an earlier training is kept in {files.put_aside(state)}")
-    save = lambda: files.save(state, {"asked": settings, "training": training.state()})
-    save()  # a bad disk shows at once
+    save = open_state(state, training, settings, args.resume)
 
     # --- Train ---
     signals: list[int] = []
@@ -73,29 +69,32 @@ def main(argv: list[str] | None = None) -> None:
     save()
     if signals:
         raise Stopped(signals[0])
-    report(training, test, out, settings)
 
-
-def resume(training: Training, path: Path, settings: dict) -> None:
-    """Continue a saved training; UserError if it is that of another one."""
-    content = files.load(path)
-    begun = content.get("asked", {}) if isinstance(content, dict) else {}
-    for key, value in settings.items():
-        if begun.get(key) != value:
-            was = f"the training in {str(path)!r} was begun with {key} {begun.get(key)}, not {value}"
-            raise UserError(f"{was}: say the same, or start anew without --resume")
-    try:
-        training.load_state(content["training"])
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise UserError(f"{str(path)!r} is not of this version: start anew without --resume") from None
-
-
-def report(training: Training, test: Dataset, path: Path, settings: dict) -> None:
-    """Write the average in half precision, measured as such."""
+    # --- Report ---
     ema = training.ema
     ema.load_state_dict(classifier.half(ema))  # what is measured is what the file will hold
     right = accuracy(ema, test.images, test.labels)
-    facts = {"dataset": settings["dataset"], "accuracy": right, "n_test": len(test)}
-    classifier.save(path, ema, facts | {"seed": settings["seed"], "epochs": settings["epochs"]})
-    print(f"test accuracy {right:.2%} of {len(test):,} images after {settings['epochs']} epochs")
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(path)})")
+    facts = {"dataset": args.dataset, "accuracy": right, "n_test": len(test), "seed": args.seed, "epochs": args.epochs}
+    classifier.save(out, ema, facts)
+    print(f"test accuracy {right:.2%} of {len(test):,} images after {args.epochs} epochs")
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB, sha256 {files.sha256(out)})")
+
+
+def open_state(path: Path, training: Training, settings: dict, resume: bool) -> Callable[[], object]:
+    """What saves the state. It is taken up on `resume`: UserError if it is that of another training."""
+    content = files.load(path) if resume and path.exists() else None
+    if content is not None:
+        begun = content.get("asked", {}) if isinstance(content, dict) else {}
+        for key, value in settings.items():
+            if begun.get(key) != value:
+                was = f"the training in {str(path)!r} was begun with {key} {begun.get(key)}, not {value}"
+                raise UserError(f"{was}: say the same, or start anew without --resume")
+        try:
+            training.load_state(content["training"])
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            raise UserError(f"{str(path)!r} is not of this version: start anew without --resume") from None
+    elif path.exists():
+        print(f"the state of an earlier training is kept in {files.put_aside(path)}")
+    save = lambda: files.save(path, {"asked": settings, "training": training.state()})
+    save()  # a bad disk shows at once
+    return save
