@@ -1,16 +1,16 @@
 """Pictures: grids of images, curves of a training, plots of a sweep. The only place that knows matplotlib."""
 
+import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
-
-matplotlib.use("Agg")  # files, never a window: the same on a laptop, a server and in CI
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # files, never a window: the caller's backend is not asked
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -39,7 +39,7 @@ def sheet(images: Tensor, columns: int = 8, scale: int = 3) -> Image.Image:
 
 def losses(values: Numbers, steps_per_epoch: int, path: Path, title: str) -> Path:
     """The loss of every step, thin, and its mean over each epoch (or twentieth of a short run), thick."""
-    _, axes = plt.subplots(figsize=(6, 4))
+    axes = _axes()
     if len(values):
         values = np.asarray(values)
         width = max(1, min(steps_per_epoch, len(values) // 20))
@@ -57,7 +57,7 @@ def curve(
     epochs: Numbers, values: Numbers, spread: Numbers | None, path: Path, title: str, label: str, real: float
 ) -> Path:
     """One score against the epoch, with error bars, and a line at what real test images score."""
-    _, axes = plt.subplots(figsize=(6, 4))
+    axes = _axes()
     axes.errorbar(epochs, values, yerr=spread, marker="o", ms=3, capsize=2)
     axes.axhline(real, ls="--", color="grey", label=f"real test images: {real:.2f}")
     axes.legend()
@@ -73,16 +73,38 @@ def trials(study: "Study", stem: Path) -> list[Path]:
 
     written = []
     for name, plot in (("parallel", plots.plot_parallel_coordinate), ("best", plots.plot_optimization_history)):
-        with plt.rc_context(), warnings.catch_warnings(action="ignore"):  # optuna changes the style for good
+        with _pyplot_apart(), warnings.catch_warnings(action="ignore"):
             axes = plot(study, target_name="FID")
             axes.figure.set_size_inches(8, 4.5)
             written.append(_save(axes, stem.with_name(f"{stem.name}_{name}.png"), title=study.study_name))
     return written
 
 
-def _save(axes: plt.Axes, path: Path, **words: str) -> Path:
+@contextlib.contextmanager
+def _pyplot_apart() -> Iterator[None]:
+    """pyplot without windows, for what draws with nothing else; afterwards the caller has it back as it was."""
+    from matplotlib import get_backend, pyplot
+
+    backend, figures = get_backend(), pyplot.get_fignums()
+    with pyplot.rc_context(), pyplot.ioff():
+        try:
+            pyplot.switch_backend("agg")
+            yield
+        finally:
+            for number in set(pyplot.get_fignums()).difference(figures):
+                pyplot.close(number)
+            with contextlib.suppress(ImportError):  # it was named only, and there is no such screen
+                pyplot.switch_backend(backend)
+
+
+def _axes() -> Axes:
+    figure = Figure(figsize=(6, 4))
+    FigureCanvasAgg(figure)
+    return figure.subplots()
+
+
+def _save(axes: Axes, path: Path, **words: str) -> Path:
     axes.set(**words)
     picture = io.BytesIO()
     axes.figure.savefig(picture, format="png", dpi=120, bbox_inches="tight")
-    plt.close(axes.figure)
     return write_atomically(path, lambda file: file.write(picture.getvalue()))
