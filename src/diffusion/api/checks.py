@@ -8,7 +8,7 @@ from torch import Tensor
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
-from diffusion.method.codec import check_pixels
+from diffusion.method.arrays import as_images, as_labels, as_tensor, check_pixels
 from diffusion.method.process import Gaussian
 
 Label = int | Tensor | None  # one for all samples, or one for each (B,)
@@ -17,17 +17,9 @@ SLACK = 1e-3  # by which pixels may leave [0, 1]: they are put back
 TIME = "t is one time in [0, 1] or one for each image: 0 clean, 1 fully degraded, 0.5 is step 500 of 1000"
 
 
-def as_tensor(values: Any, rule: str, dtype: torch.dtype | None = None) -> Tensor:
-    """The values as a tensor; UserError with the rule if they are as good as none."""
-    try:
-        return torch.as_tensor(values, dtype=dtype)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise UserError(f"{rule}, not {values!r:.40}") from None
-
-
-def check_batch(values: Any, what: str, experiment: Experiment) -> Tensor:
+def check_batch(batch: Tensor, what: str, experiment: Experiment) -> Tensor:
     """A batch (B, C, H, W) of the experiment's shape, on its device."""
-    batch, shape = as_tensor(values, f"{what} must be a tensor, or as good as one"), experiment.config.shape
+    shape = experiment.config.shape
     if tuple(batch.shape[1:]) != shape or not len(batch):
         raise UserError(f"{what} of shape {tuple(batch.shape)}: this model needs (B, {', '.join(map(str, shape))})")
     return batch.to(experiment.device)
@@ -35,14 +27,14 @@ def check_batch(values: Any, what: str, experiment: Experiment) -> Tensor:
 
 def check_images(images: Any, experiment: Experiment) -> Tensor:
     """Images (B, C, H, W), uint8 or floats in [0, 1], on the experiment's device."""
-    images = check_batch(images, "images", experiment)
+    images = check_batch(as_images(images), "images", experiment)
     check_pixels(images, SLACK)
     return images.clamp(0, 1) if images.is_floating_point() else images
 
 
 def check_state(x_t: Any, experiment: Experiment) -> Tensor:
     """A state x_t (B, C, H, W) of the process, floats on the experiment's device."""
-    x_t = check_batch(x_t, "x_t", experiment)
+    x_t = check_batch(as_tensor(x_t, "x_t must be a tensor, or as good as one"), "x_t", experiment)
     if not x_t.is_floating_point():
         raise UserError(f"x_t holds floats, not {x_t.dtype}")
     return x_t
@@ -79,13 +71,12 @@ def check_labels(experiment: Experiment, index: Tensor, labels: Label = None) ->
     if not classes:
         raise UserError("these weights know no labels: leave the label out")
     rule = f"a label is an integer from 0 to {classes - 1}"
-    cond = as_tensor(labels, rule).to(index.device)
+    cond = as_labels(labels, rule).to(index.device)
     if cond.shape not in ((), (1,), (len(index),)):
         raise UserError(f"{len(index)} images need one label or {len(index)}, not labels of shape {tuple(cond.shape)}")
-    integers = not (cond.is_floating_point() or cond.is_complex() or cond.dtype == torch.bool)
-    if not integers or ((cond < 0) | (cond >= classes)).any():
-        raise UserError(f"{rule}, not {labels!r:.40}")
-    return cond.long().expand(len(index))
+    if (cond >= classes).any():
+        raise UserError(f"{rule}, not {' '.join(repr(labels).split()):.40}")
+    return cond.expand(len(index))
 
 
 def optional_labels(experiment: Experiment, count: int, label: Label, options: SamplingOptions) -> Tensor | None:

@@ -9,6 +9,7 @@ from diffusion.errors import UserError, check_float, check_int
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import ALWAYS, Interval, Sampler, SamplingOptions, build_sampler
 from diffusion.method import editing
+from diffusion.method.arrays import as_images
 from diffusion.method.denoiser import Denoise
 from diffusion.method.noise import Noise
 from diffusion.method.sampler import last
@@ -45,7 +46,7 @@ class Editor:
         check_gaussian(self.experiment, "inpainting")
         if sampler not in ("ddpm", "ddim"):
             raise UserError(f"inpainting goes by ddpm or ddim alone, not by {sampler!r}")
-        images = check_batch(images, "images", self.experiment)
+        images = check_batch(as_images(images), "images", self.experiment)
         mask = check_mask(mask, images)
         images = self._unit_range(images.masked_fill(mask, 0))  # what is there is never read
         options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
@@ -161,7 +162,7 @@ class Editor:
     def _latent(self, end: Tensor | int, label: Label, options: SamplingOptions) -> Tensor:
         """The noise x_1 (C, H, W) of a seed, or from which an image (C, H, W) is drawn."""
         if getattr(end, "ndim", 0):
-            return self._invert(torch.as_tensor(end)[None], label, options, 2)[0]
+            return self._invert(as_images(end)[None], label, options, 2)[0]
         device = self.experiment.device
         like, seed = torch.empty(1, *self.experiment.config.shape, device=device), check_int("a seed", end, 0)
         return self.experiment.process.prior(like, Noise(seed, torch.zeros(1, device=device)))[0]

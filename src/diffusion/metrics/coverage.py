@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffusion.errors import UserError, check_int
 from diffusion.metrics.features import as_bytes
 from diffusion.metrics.scores import Reference
 
@@ -23,6 +24,8 @@ def coverage(images: Tensor, reference: Reference, k: int = 3) -> Coverage:
     """
     features, _ = reference.extractor(images)
     count = min(len(features), len(reference.features))
+    if count <= check_int("k", k, 1):
+        raise UserError(f"coverage by the k-th neighbour, k = {k}, needs {k + 1} images and as many real ones: {count}")
     made, real = features[:count], reference.features[:count].to(features.device)
     return Coverage(_share_among(made, real, k), _share_among(real, made, k))
 
@@ -38,6 +41,10 @@ def _share_among(some: Tensor, others: Tensor, k: int) -> float:
 
 def neighbours(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """(distance, index), each (N,): the nearest of `others` (M, C, H, W) to each image, by RMSE of pixels in [0, 1]."""
-    x, y = ((as_bytes(each).float() / 255).flatten(1) for each in (images, others))
+    images, others = as_bytes(images), as_bytes(others)
+    if images.shape[1:] != others.shape[1:] or not len(others):
+        found = f"{tuple(images.shape)} among {tuple(others.shape)}"
+        raise UserError(f"neighbours are sought among images of the same shape, not {found}")
+    x, y = ((each.float() / 255).flatten(1) for each in (images, others))
     distance, index = (torch.cat(parts) for parts in zip(*(torch.cdist(part, y).min(1) for part in x.split(250))))
     return distance / x.shape[1] ** 0.5, index

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -12,8 +13,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from diffusion import files
 from diffusion.data.datasets import DATASETS
-from diffusion.errors import UserError, unknown
-from diffusion.method.codec import check_pixels
+from diffusion.errors import UserError, check_int, unknown
+from diffusion.method.arrays import as_images, check_pixels
 from diffusion.networks import classifier
 
 CLASSIFIERS = {"mnist": "MNIST", "fashion": "FashionMNIST"}  # short names of those in weights/
@@ -27,8 +28,9 @@ PATIENCE = 20.0  # seconds to wait for a silent server
 Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]  # tqdm, for instance; `iter` shows nothing
 
 
-def as_bytes(images: Tensor) -> Tensor:
-    """Images (N, C, H, W), uint8 or float in [0, 1], as uint8; UserError for anything else."""
+def as_bytes(images: Any) -> Tensor:
+    """Images (N, C, H, W), uint8, uint16 or float in [0, 1], of any layout, as uint8; UserError for anything else."""
+    images = as_images(images)
     check_pixels(images)  # rounded as by a picture file: an image scores the same from memory and from disk
     return images if images.dtype == torch.uint8 else (images.float() * 255).round().clamp(0, 255).byte()
 
@@ -48,10 +50,13 @@ class Extractor:
     @torch.no_grad()
     def __call__(self, images: Tensor, batch_size: int = 500, progress: Progress = iter) -> tuple[Tensor, Tensor]:
         """Features and logits, float32 on the device, of images fit for `as_bytes`; UserError for any other."""
-        images, shape = as_bytes(images), tuple(images.shape[1:])
+        images = as_bytes(images)
+        shape, batch_size = tuple(images.shape[1:]), check_int("batch_size", batch_size, 1)
         fits = shape == self.shape if self.shape else shape[0] in (1, 3)
         if not fits:
             raise UserError(f"images of shape {shape}: the {self.name} knows only {self.shape or 'grey and RGB'}")
+        if not len(images):
+            raise UserError("there are no images to look at")
         with torch.autocast(self.device.type, enabled=False):  # a caller's bfloat16 would change the scores
             parts = [self.forward(part.to(self.device)) for part in progress(images.split(batch_size))]
         features, logits = (torch.cat(part).float() for part in zip(*parts))

@@ -14,7 +14,8 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from diffusion import files
-from diffusion.errors import UserError
+from diffusion.errors import UserError, check_int
+from diffusion.method.arrays import as_images
 from diffusion.metrics.features import Extractor, Progress, as_bytes, gather
 
 KEPT = 10_000  # real images whose features are kept one by one, for the KID
@@ -90,7 +91,10 @@ class Reference:
         if path:
             fid.persistent(True)
             sums = {name: value for name, value in fid.state_dict().items() if name.startswith("real_")}
-            files.save(path, {"kind": "reference", "fid": sums, "features": reference.features})
+            try:
+                files.save(path, {"kind": "reference", "fid": sums, "features": reference.features})
+            except OSError as error:  # a data folder that others own, or that is full
+                warnings.warn(f"the features of the real images are not kept for the next time: {error}", stacklevel=2)
         return reference
 
 
@@ -102,7 +106,7 @@ def score(
     Under torch.distributed every process has to call: it gives its part, and gets the scores of all. UserError if the
     images are unfit, or fewer than 2.
     """
-    extractor = reference.extractor
+    extractor, seed = reference.extractor, check_int("a seed", seed, 0)
     features, logits = (gather(each) for each in extractor(images, batch_size, progress))
     n = len(features)
     if n < 2:
@@ -138,4 +142,4 @@ def _kernel(features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 
 def floor(images: Tensor, reference: Reference, n: int | None = None, seed: int = 0) -> Scores:
     """The score of n real images of the shuffled test split: what a perfect generator would get with as many."""
-    return score(images[:n], reference, seed)
+    return score(as_images(images)[:n], reference, seed)
