@@ -1,5 +1,6 @@
 """Files are whole or absent, and nothing in them is ever run."""
 
+import math
 import os
 import pickle
 import resource
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from diffusion import files
-from diffusion.errors import UserError
+from diffusion.api.model import configure
+from diffusion.errors import Failure, UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.weights import find_weights, load_weights, save_weights
@@ -120,6 +122,75 @@ class Bomb:
         return os.system, ("touch exploded",)
 
 
+@pytest.fixture
+def nobody():
+    """A person who may not read what root has written."""
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    yield
+    if root:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("what", ["w.pth", "."])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, what, request):
+    path = save_weights(tmp_path / "w.pth", build(TINY))
+    (tmp_path / what).chmod(0)
+    request.getfixturevalue("nobody")
+    for read in (load_weights, lambda path: find_weights(str(path), []) and load_weights(path)):
+        with pytest.raises(UserError, match="w.pth' cannot be read: permission denied$"):
+            read(path)
+
+
+def test_a_disk_that_fails_is_not_called_damaged():
+    with pytest.raises(UserError, match="cannot be read: input/output error"):
+        files.load("/proc/self/mem")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_a_file_too_large_for_the_memory_is_not_called_damaged(tmp_path, monkeypatch, error):
+    path = files.save(tmp_path / "w.pth", {"a": 1})
+    monkeypatch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(Failure, match="there is not enough memory to read"):
+        files.load(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused_in_one_sentence(tmp_path, value):
+    experiment = build(TINY)
+    path = save_weights(tmp_path / "w.pth", experiment)
+    content = files.load(path)
+    content["network"]["blocks.1.net.0.bias"][1] = value
+    files.save(path, content)
+    with pytest.raises(Failure, match="'blocks.1.net.0.bias' is not finite everywhere"):
+        load_weights(path)
+    with torch.no_grad():
+        experiment.denoiser.network.blocks[1].net[0].bias[1] = value
+    with pytest.raises(Failure, match="'blocks.1.net.0.bias' is not finite"):
+        save_weights(tmp_path / "new.pth", experiment)
+    assert not (tmp_path / "new.pth").exists()
+
+
+def test_weights_beyond_float16_are_not_halved_to_infinity(tmp_path):
+    experiment = build(TINY)
+    with torch.no_grad():
+        experiment.denoiser.network.blocks[1].net[0].bias[1] = 1e5
+    save_weights(tmp_path / "whole.pth", experiment)
+    with pytest.raises(Failure, match="'blocks.1.net.0.bias' is not finite"):
+        save_weights(tmp_path / "half.pth", experiment, half=True)
+
+
+def test_samples_that_are_not_finite_are_no_pictures():
+    model = configure(hidden=(3, 3), timesteps=5)
+    with torch.no_grad():
+        model.experiment.denoiser.network.blocks[-1].bias.fill_(1e38)
+    for sampler in ("ddpm", "ddim"):
+        with pytest.raises(Failure, match="NaN or infinite"):
+            model.sample(2, sampler=sampler, clip=False)
+
+
 def spoil(path, how):
     """Make a good file into a bad one."""
     good = path.read_bytes()
@@ -144,6 +215,11 @@ def spoil(path, how):
         change = {"architecture": ("hidden", (5, 5)), "setting": ("tmesteps", 5), "value": ("lr", "fast")}[how]
         content["config"][change[0]] = change[1]
         torch.save(content, path)
+    elif how in ("network", "about", "process"):
+        torch.save(torch.load(path, weights_only=True) | {how: None}, path)
+    elif how == "numbers":
+        content = torch.load(path, weights_only=True)
+        torch.save(content | {"network": dict.fromkeys(content["network"], 0.5)}, path)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +233,10 @@ def spoil(path, how):
         ("other", "not a weight file"),
         ("list", "not a weight file"),
         ("absent", "no file"),
+        ("network", "'network' is missing"),
+        ("process", "'process' is missing"),
+        ("about", "'about' is missing"),
+        ("numbers", "do not fit"),
         ("architecture", "do not fit"),
         ("setting", "did you mean 'timesteps'"),
         ("value", "setting 'lr'"),
@@ -200,12 +280,60 @@ def test_weights_are_found_by_short_names(shelf, name):
     assert find_weights(name, [shelf]) == shelf / f"{SHORT[name]}.pth"
 
 
-def test_weights_are_found_by_path_and_a_later_folder_comes_first(shelf, tmp_path_factory):
-    later = tmp_path_factory.mktemp("runs")
-    (later / "ddpm_mnist_100_default.pth").touch()
-    for name in ("default", "ddpm_mnist_100_default"):
-        assert find_weights(name, [shelf, later]) == later / "ddpm_mnist_100_default.pth"
-    assert find_weights(str(shelf / "unet.pth"), []) == shelf / "unet.pth"
+@pytest.fixture
+def runs(tmp_path_factory):
+    """Makes an empty file in a folder of runs, and says where."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def make(path):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).touch()
+        return folder / path
+
+    return make
+
+
+def test_shipped_names_stay_shipped_and_every_file_has_its_path(shelf, runs):
+    mine = [
+        runs("unet/unet.pth"),
+        runs("DDPM_default/ddpm_mnist_200_default.pth"),
+        runs("c/custom_mnist_9_col_default_7.pth"),
+    ]
+    folders = [shelf, *(path.parent for path in mine)]
+    for name, file in SHORT.items():
+        assert find_weights(name, folders) == shelf / f"{file}.pth"
+    for path in mine:
+        assert find_weights(str(path), folders) == path
+    assert find_weights("default@200", folders) == mine[1] and find_weights("default_7 col", folders) == mine[2]
+
+
+@pytest.mark.parametrize("run", ["mine", "mine_lr0.5"])
+def test_a_run_that_was_put_aside_has_only_its_path(shelf, runs, run):
+    new, old, older = runs(f"{run}/{run}.pth"), runs(f"{run}.1/{run}.pth"), runs(f"{run}.12/{run}.pth")
+    folders = [shelf, *sorted(path.parent for path in (new, old, older))]
+    assert find_weights(run, folders) == new and find_weights(str(old), folders) == old
+    new.unlink()
+    with pytest.raises(UserError, match=f"unknown weight file '{run}'"):
+        find_weights(run, folders)
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("mine", ["a/mine.pth", "b/mine.pth"]),
+        ("light", ["a/ddpm_mnist_3_light.pth", "b/ddpm_mnist_50_light.pth"]),
+        ("light@3", ["a/ddpm_mnist_3_light.pth", "b/ddpm_mnist_3_light.pth"]),
+        ("light", ["a/ddpm_mnist_3_light.pth", "light/light.pth"]),
+        ("light", ["a/ddpm_mnist_3_light.pth", "a/light.pth"]),
+        ("more_capacity", ["a/custom_mnist_3_row_more_capacity.pth", "b/custom_mnist_3_row_more_capacity.pth"]),
+    ],
+)
+def test_a_name_of_several_files_is_refused_with_their_paths(shelf, runs, name, paths):
+    paths = [runs(path) for path in paths]
+    folders = [shelf, *(path.parent for path in paths)]
+    with pytest.raises(UserError) as caught:
+        find_weights(name, folders)
+    assert all(str(path) in str(caught.value) for path in paths) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

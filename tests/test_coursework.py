@@ -7,9 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from diffusion.api.generation import trajectory
+from diffusion.api.model import configure, load
+from diffusion.commands import generate
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import find_weights, load_weights
+from diffusion.files import shipped_weights
 from diffusion.method.noise import Noise
 
 T, HIDDEN = 20, (4, 6, 4)
@@ -80,6 +83,77 @@ def test_the_file_name_must_tell_the_activation(tmp_path):
     torch.save(bare_state(), tmp_path / "ddpm_mnist_3_defualt.pth")
     with pytest.raises(UserError, match="did you mean 'default'"):
         load_weights(tmp_path / "ddpm_mnist_3_defualt.pth")
+
+
+WRAPPED = {
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 1.0}]}},
+    "deep": lambda state: {"checkpoint": {"model_state_dict": state}, "args": {"lr": 1.0}},
+    "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "_orig_mod.": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+    "model.": lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+    "both": lambda state: {f"ddpm._orig_mod.module.{key}": value for key, value in state.items()},
+    "inside": lambda state: {key.replace("gt.", "gt.module."): value for key, value in state.items()},
+    "swa": lambda state: {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in state.items()},
+    "ema": lambda state: {"model": bare_state(seed=9), "model_ema": state},
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_a_wrapped_or_prefixed_state_dict_is_the_bare_one(tmp_path, how):
+    state = bare_state()
+    torch.save(state, tmp_path / "ddpm_mnist_100_light.pth")
+    torch.save(WRAPPED[how](state), tmp_path / "ddpm_mnist.pth")
+    bare, wrapped = load(tmp_path / "ddpm_mnist_100_light.pth"), load(tmp_path / "ddpm_mnist.pth", preset="light")
+    assert wrapped.config == bare.config
+    assert torch.equal(wrapped.sample(2, seed=4, steps=3), bare.sample(2, seed=4, steps=3))
+    assert wrapped.experiment.about["holds"] == ("ema" if how == "ema" else "raw")
+
+
+def test_of_several_state_dicts_none_is_guessed(tmp_path):
+    torch.save({"generator": bare_state(), "teacher": bare_state(1)}, tmp_path / "ddpm_mnist_3_default.pth")
+    with pytest.raises(UserError, match="several state dicts, generator, teacher"):
+        load_weights(tmp_path / "ddpm_mnist_3_default.pth")
+
+
+@pytest.mark.parametrize("axis", ["row", "col"])
+def test_a_cold_file_of_any_name_loads_with_its_preset(tmp_path, axis):
+    state = {key: value for key, value in bare_state().items() if key.startswith("gt.")}
+    state[{"row": "rows_t", "col": "cols_t"}[axis]] = torch.randperm(28).reshape(7, 4)
+    torch.save(state, tmp_path / "mine.pth")
+    config = load(tmp_path / "mine.pth", preset="default_7").config
+    assert (config.process, config.axis, config.timesteps, config.hidden) == ("averaging", axis, 7, HIDDEN)
+
+
+def test_a_preset_that_is_none_or_not_needed_is_refused(tmp_path):
+    torch.save(bare_state(), tmp_path / "ddpm_mnist.pth")
+    with pytest.raises(UserError, match="did you mean 'default'"):
+        load(tmp_path / "ddpm_mnist.pth", preset="defualt")
+    ours = load(tmp_path / "ddpm_mnist.pth", preset="testing").save(tmp_path / "ours.pth")
+    with pytest.raises(UserError, match="says itself what it holds"):
+        load(ours, preset="testing")
+    assert load(ours).config.activation == "selu"
+
+
+def test_commands_say_which_file_and_which_epoch_they_use(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.save(bare_state(), tmp_path / "ddpm_mnist_7_light.pth")
+    torch.save(bare_state(), tmp_path / "ddpm_mnist.pth")
+    words = ["--count", "1", "--steps", "1", "--device", "cpu", "--out", "x.npy", "--weights"]
+    generate.main([*words, "ddpm_mnist_7_light.pth"])
+    generate.main([*words, "ddpm_mnist.pth", "--preset", "light"])
+    generate.main([*words, "unet"])
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "of ddpm_mnist_7_light.pth (raw weights, epoch 7)" in first
+    assert "of ddpm_mnist.pth (raw weights, epoch unknown)" in second
+    assert f"of {shipped_weights() / 'unet.pth'} (ema weights, epoch 3" in third
+
+
+def test_a_compiled_network_of_ours_is_saved_and_loaded(tmp_path):
+    model = configure(hidden=(3, 3), timesteps=5)
+    expected = model.sample(2)
+    model.experiment.denoiser.network = torch.nn.DataParallel(model.experiment.denoiser.network)
+    assert torch.equal(load(model.save(tmp_path / "w.pth")).sample(2), expected)
 
 
 def test_a_state_dict_with_a_missing_layer_is_refused_in_one_sentence(tmp_path):

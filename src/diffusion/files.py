@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from diffusion.errors import UserError
+from diffusion.errors import Failure, UserError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -50,10 +51,11 @@ def save(path: Path, content: Any) -> Path:
 def load(path: Path) -> Any:
     """The content of a file made by `save` (or any `torch.save` of tensors), on the CPU; no code in it is ever run.
 
-    Raises UserError with one sentence if the file is missing, cut short, or holds more than tensors and plain values.
+    Raises UserError with one sentence if the file is missing, cannot be read, is cut short, or holds more than tensors
+    and plain values; Failure if it is too large for the memory.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"there is no file {str(path)!r}")
     what = "is not a weight file, or is cut short or damaged"
     try:
@@ -61,9 +63,21 @@ def load(path: Path) -> Any:
             raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's own is a RuntimeError
+            raise Failure(f"there is not enough memory to read {str(path)!r}") from None
+        if isinstance(error, OSError) and error.errno:  # torch and zipfile raise some without a number: damaged
+            what = f"cannot be read: {os.strerror(error.errno).lower()}"
+        elif isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
             what = "holds Python objects other than tensors: it is not loaded, as it could run code"
         raise UserError(f"{str(path)!r} {what}") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; UserError if the folder may not be looked into."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {os.strerror(error.errno or 0).lower()}") from None
 
 
 def put_aside(path: Path) -> Path:
@@ -71,6 +85,11 @@ def put_aside(path: Path) -> Path:
     aside = next(new for i in itertools.count(1) if not (new := path.with_name(f"{path.name}.{i}")).exists())
     os.rename(path, aside)
     return aside
+
+
+def is_aside(folder: Path) -> bool:
+    """Whether `put_aside` named this folder of a run; a run may be called unet_lr0.5, and has a file of that name."""
+    return re.search(r"\.\d+$", folder.name) is not None and not (folder / f"{folder.name}.pth").exists()
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion.api.checks import Label, check_labels
-from diffusion.errors import UserError, check_int
+from diffusion.errors import Failure, UserError, check_int
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
 from diffusion.method.denoiser import Clipped, Denoise
@@ -49,7 +49,10 @@ def trajectory(
         x_0 = codec.encode(originals)
         x_1 = process.degrade(x_0, times[0], noise(x_0) if process.adds_noise else None)
     yield codec.decode(x_1)
-    yield from map(codec.decode, loop(denoiser, process, x_1, times, noise, cond=cond))
+    for x in loop(denoiser, process, x_1, times, noise, cond=cond):
+        yield codec.decode(x)
+    if not x.isfinite().all():
+        raise Failure("the samples came out as NaN or infinite: nothing to look at")
 
 
 def generate(

@@ -196,11 +196,14 @@ class Model:
         return guided_denoiser(self.experiment, options)(x_t, check_time(t, x_t), cond=cond)
 
 
-def load(name: str | Path, device: torch.device | str = "cpu") -> Model:
-    """The model in a weight file: a path, or a name such as "unet", "cold_unet row" or "default@20", of one in
-    weights/ or runs/*/. UserError if there is none."""
-    folders = [Path("weights"), shipped_weights(), *sorted(Path("runs").glob("*"))]
-    return Model(load_weights(find_weights(str(name), folders))).to(device)
+def load(name: str | Path, device: torch.device | str = "cpu", *, preset: str | None = None) -> Model:
+    """The model in a weight file: a path, or a name such as "unet", "cold_unet row" or "default@20", of one that is
+    shipped, or in weights/ or runs/*/. `preset` is that of a file of the coursework whose name does not say it.
+
+    UserError if there is none, or if several have that name.
+    """
+    folders = [shipped_weights(), Path("weights"), *sorted(Path("runs").glob("*"))]
+    return Model(load_weights(find_weights(str(name), folders), preset)).to(device)
 
 
 P = ParamSpec("P")

@@ -21,7 +21,7 @@ TIMES = (0, 250, 500, 750, 999)  # of 1000 steps
 def parser() -> Parser:
     p = Parser(__doc__, mode="demo")
     count = {"type": number(int, 1), "default": 8, "help": "samples of each sampler"}
-    add_flags(p, "weights", "count", weights={"default": "unet"}, count=count)
+    add_flags(p, "weights", "preset", "count", weights={"default": "unet"}, count=count)
     p.add_argument("--ddpm-steps", type=number(int, 2), default=1000, help="of the slow sampler")
     p.add_argument("--ddim-steps", type=number(int, 2), default=50, help="of the fast one")
     p.add_argument("--snapshots", type=number(int, 2), default=6, help="states of a trajectory that are shown")
@@ -33,7 +33,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
-    model = load(args.weights, open_device(args.device))
+    model = load(args.weights, open_device(args.device), preset=args.preset)
     if model.config.process != "gaussian":
         raise UserError(f"{args.weights} is a cold model, which DDPM and DDIM cannot sample: see python src generate")
     steps, columns = {"ddpm": args.ddpm_steps, "ddim": args.ddim_steps}, math.ceil(args.count / 2)
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     written.append(figures.grid(states.flatten(0, 1), name("trajectory"), columns=args.count))
 
     # --- Report ---
-    what = f"{args.weights}: {args.count} samples, guidance scale {args.guidance_scale:g}, seed {args.seed}"
+    what = f"{model.experiment.origin}: {args.count} samples, guidance scale {args.guidance_scale:g}, seed {args.seed}"
     print(f"{what}, {model.device}, {torch.get_num_threads()} threads")
     for sampler, taken in seconds.items():
         print(f"  {sampler.upper()} {steps[sampler]:>5} steps {taken:8.2f} s")

@@ -35,7 +35,7 @@ LINE = "{fid:.4f} {inception_score:.2f} {kid:.4f} {agreed} {precision:.3f} {reca
 def parser() -> Parser:
     p = Parser(__doc__, EXAMPLES, "evaluate")
     count = {"type": number(int, 16), "default": 10_000, "help": "samples of each seed"}
-    add_flags(p, "weights", "count", weights={"required": True}, count=count)
+    add_flags(p, "weights", "preset", "count", weights={"required": True}, count=count)
     p.add_argument("--seeds", type=number(int, 1), default=3, help="how often all is repeated, for the spread")
     add_flags(p, "seed", "sampler", "steps", "guidance-scale", "guidance-interval", seed={"help": "the first seed"})
     add_flags(p, "features", "inception-weights", "batch-size", "data-root", "device")
@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.sheet and args.count < SHEET:
         raise UserError(f"--sheet shows {SHEET} samples: --count must be at least that, not {args.count}")
     device = open_device(args.device)
-    experiment, options = load_model(args.weights, device).experiment, options_of(SamplingOptions, args)
+    experiment = load_model(args.weights, device, preset=args.preset).experiment
+    options = options_of(SamplingOptions, args)
     sampler, conditional = check_sampling(experiment, options), experiment.config.classes > 0
     check_features(args.features, experiment.config.dataset)
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
@@ -59,8 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     reference = open_reference(RunOptions.of(args), data)
     extractor = reference.extractor
     print(
-        f"{args.weights}: {sampler.nfe} network calls a sample, guidance scale {args.guidance_scale:g}; {args.count:,} "
-        f"samples a seed against {reference.n:,} training images;\n{extractor.name}, sha256 {extractor.sha256[:16]}\n"
+        f"{experiment.origin}: {sampler.nfe} network calls a sample, guidance scale {args.guidance_scale:g};\n"
+        f"{args.count:,} samples a seed against {reference.n:,} training images;\n"
+        f"{extractor.name}, sha256 {extractor.sha256[:16]}\n"
     )
     print(row("", "FID", "IS", "KID", "agreement", "precision", "recall", "labels"))
     if args.count > len(test):

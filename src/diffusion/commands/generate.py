@@ -31,7 +31,7 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     p, array, start = Parser(__doc__, EXAMPLES, "generate"), output_file(".npy"), one_of("start", ["prior", "test"])
     labels = "write the labels here, X.npy: those drawn, or with --from test those of the test images"
-    add_flags(p, "weights", "count", "seed", weights={"required": True})
+    add_flags(p, "weights", "preset", "count", "seed", weights={"required": True})
     p.add_argument("--label", type=number(int, 0), help="draw only this one (default: 0, 1, 2, … in turn)")
     add_flags(p, "guidance-scale", "guidance-interval", "sampler", "steps")
     p.add_argument("--variance", type=one_of("variance", VARIANCES), help="of ddpm's noise (default: as saved)")
@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     if len(set(paths)) < len(paths):
         raise UserError("--out, --originals and --labels: two of them are the same file")
     device = open_device(args.device)
-    experiment, options = load_model(args.weights, device).experiment, options_of(SamplingOptions, args)
+    experiment = load_model(args.weights, device, preset=args.preset).experiment
+    options = options_of(SamplingOptions, args)
     steps, index = check_sampling(experiment, options).steps, torch.arange(args.count, device=device)
     cond = check_labels(experiment, index, args.label)
     originals, labels = None, cond
@@ -75,8 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     # --- Write ---
     arrays = {args.out: images, args.originals: originals / 255 if args.originals else None, args.labels: labels}
     written = [write(path, values) for path, values in arrays.items() if path]
-    holds, epoch = experiment.about.get("holds", "?"), f"{experiment.about.get('epoch', 0):.4g}"
-    what = f"{args.count} samples of {args.weights} ({holds} weights, epoch {epoch}), {steps} steps, seed {args.seed}"
+    what = f"{args.count} samples of {experiment.origin}, {steps} steps, seed {args.seed}"
     print(f"{what}: {', '.join(map(str, written))}")
 
 

@@ -32,9 +32,11 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Draw with shipped weights ---
     args, began = parser().parse_args(argv), time.monotonic()
-    images = load("unet", open_device(args.device)).sample(100, seed=args.seed, steps=10)
+    model = load("unet", open_device(args.device))
+    images = model.sample(100, seed=args.seed, steps=10)
     path = figures.grid(images.cpu(), args.out / f"contents/{NAME}_shipped.png", columns=10)
-    print(f"{path}: 100 uncurated digits from the shipped weights, in {time.monotonic() - began:.0f} s", flush=True)
+    seconds = time.monotonic() - began
+    print(f"{path}: 100 uncurated digits from {model.experiment.origin}, in {seconds:.0f} s", flush=True)
 
     # --- Train ---
     run, judge = open_run(args, CONFIG, NAME, f"{NAME}.pth", SAMPLING)

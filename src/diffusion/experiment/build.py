@@ -1,6 +1,8 @@
 """An experiment is what a Config describes, built: codec, process, denoiser."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,10 +28,18 @@ class Experiment:
     process: Process
     denoiser: Denoiser
     about: dict[str, Any]
+    path: Path | None = None  # of the weight file, if it was loaded from one
 
     @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
+
+    @property
+    def origin(self) -> str:
+        """The weight file, what it holds and its epoch, for people to read."""
+        epoch = f"epoch {self.about['epoch']:.4g}" if "epoch" in self.about else "epoch unknown"
+        path = self.path and (os.path.relpath(self.path) if self.path.is_relative_to(Path.cwd()) else self.path)
+        return f"{path} ({self.about.get('holds', 'untrained')} weights, {epoch})"
 
     def to(self, device: torch.device | str) -> "Experiment":
         for part in (self.codec, self.process, self.denoiser):

@@ -1,6 +1,8 @@
 """The weight files of the coursework that this repository rebuilds: bare state dicts, whose names say the rest.
 
 ddpm_mnist_{epoch}_{preset}.pth     custom_mnist_{epoch}_{axis}_{preset}.pth
+
+People wrap them: {"state_dict": …}, {"model": …, "optimizer": …}, "module." or "model." before the keys.
 """
 
 import re
@@ -15,6 +17,7 @@ from diffusion.experiment.presets import COLD, DDPM, preset
 from diffusion.method.averaging import rank_of
 
 NAME = re.compile(r"(?:ddpm|custom)_mnist_(?P<epoch>\d+)_(?:(?P<axis>row|col)_)?(?P<preset>\w+)")
+MARK = "gt.frequencies"  # a key of every state dict of the coursework, and of no other
 ORDERS = {"row": "rows_t", "col": "cols_t"}  # axis -> where the file keeps the order of its lines
 
 
@@ -26,32 +29,59 @@ def run_names(config: Config) -> tuple[str, str]:
     return f"DDPM_{config.preset}", f"ddpm_{{dataset}}_{{epoch}}_{config.preset}.pth"
 
 
-def is_coursework(content: object) -> bool:
-    """Whether a loaded file is a bare state dict of the coursework."""
-    return isinstance(content, dict) and "gt.frequencies" in content
+def plain_keys(state: dict[Any, Any]) -> dict[str, Any]:
+    """A state dict without what DataParallel and torch.compile insert into its keys, wherever that is."""
+    plain = lambda key: ".".join(part for part in str(key).split(".") if part not in ("module", "_orig_mod"))
+    return {plain(key): value for key, value in state.items()}
 
 
-def read(content: dict[str, Tensor], stem: str) -> dict[str, Any]:
-    """Its content as a file of ours would hold it; `stem` is the file's name without .pth.
+def find_states(content: object, name: str = "") -> dict[str, dict[str, Any]]:
+    """The coursework's state dicts in a loaded file, by the keys they lie under, their own keys without prefixes."""
+    if not isinstance(content, dict):
+        return {}
+    plain = plain_keys(content)
+    if marks := [key for key in plain if f".{key}".endswith(f".{MARK}")]:
+        prefix = min(marks, key=len).removesuffix(MARK)
+        return {name: {key.removeprefix(prefix): value for key, value in plain.items()}}
+    parts = [find_states(value, f"{name}.{key}".strip(".")) for key, value in content.items()]
+    return {key: state for part in parts for key, state in part.items()}
 
-    Widths, T and the order of the lines are read off the tensors. The activation is not in them, so the name has to
-    hold the preset: UserError if it does not, or if name and content are of different kinds.
+
+def read(states: dict[str, dict[str, Any]], stem: str, named: str | None = None) -> dict[str, Any]:
+    """What `find_states` found, as a file of ours would hold it; `stem` is the file's name without .pth.
+
+    Widths, T and the order of the lines are read off the tensors. The activation is not in them, so the preset has to
+    be `named`, by the caller or by the file: UserError if it is not, or if name and content are of different kinds.
     """
-    match = NAME.fullmatch(stem)
-    if not match:
+    content, about = _chosen(states, stem)
+    name = NAME.fullmatch(stem)
+    if (line := named or (name["preset"] if name else None)) is None:
         names = "ddpm_mnist_EPOCH_PRESET.pth or custom_mnist_EPOCH_AXIS_PRESET.pth"
-        raise UserError(f"{stem!r} holds the coursework's weights, which do not say their activation: name it {names}")
-    axis = match["axis"]
+        why = f"{stem!r} holds the coursework's weights, which do not say their activation"
+        raise UserError(f"{why}: name the preset (--preset NAME, or preset=NAME in load), or the file {names}")
+    axis = name["axis"] if name else next((axis for axis, key in ORDERS.items() if key in content), None)
     if (needed := ORDERS[axis] if axis else "alpha_t") not in content:
         raise UserError(f"{stem!r} is not what its name says: it has no {needed!r}")
+    for key, value in content.items():
+        if key.startswith(("gt.", needed)) and not (isinstance(value, Tensor) and value.ndim):
+            raise UserError(f"the weights in {stem!r} are damaged: {key!r} is not a table of numbers")
     network = {key.removeprefix("gt."): value for key, value in content.items() if key.startswith("gt.")}
     convolutions = sorted(key for key in network if re.fullmatch(r"blocks\.\d\.net\.0\.weight", key))
-    config, process = preset(COLD if axis else DDPM, match["preset"]), {}
+    config, process = preset(COLD if axis else DDPM, line), {}
     config = config.replace(hidden=tuple(len(network[key]) for key in convolutions))
     if axis:
         order = content[needed].long().reshape(len(content[needed]), -1)  # (T, lines per group)
         config, process = config.replace(axis=axis, timesteps=len(order), noise=0.0), {"rank": rank_of(order)}
     else:
         config = config.replace(timesteps=len(content[needed]) - 1, variance="beta")
-    about = {"epoch": int(match["epoch"]), "holds": "raw", "scores": {}}
+    about |= {"epoch": int(name["epoch"])} if name else {}
     return {"config": asdict(config), "network": network, "process": process, "about": about}
+
+
+def _chosen(states: dict[str, dict[str, Any]], stem: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dict that is meant, of several the averaged one, and what is known about it."""
+    averaged = [name for name in states if "ema" in name.lower()]
+    if len(states) > 1 and len(averaged) != 1:
+        raise UserError(f"{stem!r} holds several state dicts, {', '.join(states)}: save the one that is meant alone")
+    name = averaged[0] if averaged else next(iter(states))
+    return states[name], {"holds": "ema" if averaged else "raw", "scores": {}}

@@ -4,9 +4,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from diffusion import files
-from diffusion.errors import UserError
+from diffusion.errors import Failure, UserError
 from diffusion.experiment import coursework
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import checked
@@ -15,30 +18,41 @@ FORMAT = "cold_dif_model 1"
 
 
 def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path:
-    """Write config, weights and `experiment.about` to one file, atomically; with `half` the network in float16."""
+    """Write config, weights and `experiment.about` to one file, atomically; with `half` the network in float16.
+
+    Failure if a weight is not finite, or too large for float16.
+    """
     network, process = experiment.denoiser.network.state_dict(), experiment.process.state_dict()
     if half:
         network = {name: value.half() if value.is_floating_point() else value for name, value in network.items()}
+    _check_finite(f"the weights for {str(path)!r}", network)
     content = {"config": asdict(experiment.config), "network": network, "process": process, "about": experiment.about}
     return files.save(path, {"format": FORMAT, **content})
 
 
-def load_weights(path: Path) -> Experiment:
+def load_weights(path: Path, preset: str | None = None) -> Experiment:
     """The experiment in a weight file, ours or the coursework's; on the CPU, ready to sample.
 
-    Raises UserError with one sentence when the file is missing, cut short, of another kind or another architecture.
+    `preset` is that of a file of the coursework whose name does not say it. Raises UserError with one sentence when the
+    file is missing, cut short, of another kind or another architecture; Failure when a weight is not finite.
     """
     content = files.load(path)
-    if coursework.is_coursework(content):
-        content = coursework.read(content, Path(path).stem)
+    if states := coursework.find_states(content):
+        content = coursework.read(states, Path(path).stem, preset)
     elif not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{str(path)!r} is not a weight file of a diffusion model")
+    elif preset is not None:
+        raise UserError(f"{str(path)!r} says itself what it holds: leave the preset out")
+    for part in ("config", "network", "process", "about"):
+        if not isinstance(content.get(part), dict):
+            raise UserError(f"{str(path)!r} is not a whole weight file: its {part!r} is missing")
+    _check_finite(f"the weights in {str(path)!r}", content["network"] | content["process"])
     try:
         experiment = build(checked(content["config"]))
-        experiment.denoiser.network.load_state_dict(content["network"])
-        experiment.process.load_state_dict({**experiment.process.state_dict(), **content.get("process", {})})
-        experiment.about = content["about"]
-    except (RuntimeError, KeyError) as error:
+        experiment.denoiser.network.load_state_dict(coursework.plain_keys(content["network"]))
+        experiment.process.load_state_dict({**experiment.process.state_dict(), **content["process"]})
+        experiment.about, experiment.path = content["about"], Path(path)
+    except (RuntimeError, KeyError, TypeError) as error:
         wrong = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
         raise UserError(f"the weights in {str(path)!r} do not fit the network they name: {wrong}") from None
     return experiment
@@ -48,30 +62,52 @@ def find_weights(name: str, folders: Iterable[Path]) -> Path:
     """The file of that path, or of that name in one of the folders; UserError with the nearest names if there is none.
 
     A name is a file's own, or a preset with axis and epoch: "cold_unet row", "default_28 row@40". One axis need not be
-    said; no epoch means the longest training.
+    said; no epoch means the longest training. What the first folder has, the shipped weights, keeps its names; a name
+    that means files in several of the others is refused. What was put aside has no name, only a path.
     """
-    if Path(name).is_file():
+    if files.is_file(Path(name)):
         return Path(name)
-    known = _names(path for folder in folders for path in sorted(Path(folder).glob("*.pth")))
-    own = name.removesuffix(".pth")
-    preset, at, epoch = own.partition("@")
-    meant = [each for each in (own, f"{preset} row{at}{epoch}", f"{preset} col{at}{epoch}") if each in known]
-    if own in known or len(meant) == 1:
-        return known[meant[0]]
-    if meant:
-        raise UserError(f"{name!r} is there for both axes: say {' or '.join(map(repr, meant))}")
+    folders = [folder for folder in map(Path, folders) if not files.is_aside(folder)]
+    shelves = _names(folders[:1]), _names(folders[1:])
+    for known in shelves:
+        if path := _choose(name, known):
+            return path
+    known, own = shelves[0] | shelves[1], name.removesuffix(".pth")
     near = get_close_matches(own, [each for each in known if ("@" in each) == ("@" in name)], n=3, cutoff=0.0)
     hint = f" — did you mean {', '.join(map(repr, near))}?" if near else ""
     raise UserError(f"unknown weight file {name!r}{hint} (weights/README.md lists the shipped ones)")
 
 
-def _names(paths: Iterable[Path]) -> dict[str, Path]:
-    """Weight files of denoisers by all their names; of equal names the longest training, then the last folder."""
-    matches = [(path, coursework.NAME.fullmatch(path.stem)) for path in paths]
-    names: dict[str, Path] = {}
-    for path, match in sorted(matches, key=lambda each: int(each[1]["epoch"]) if each[1] else 0):
-        if match:
-            short = " ".join(filter(None, match.group("preset", "axis")))
-            names |= {short: path, f"{short}@{match['epoch']}": path}
-    own = {path.stem: path for path, _ in matches if not path.stem.startswith("classifier_")}
-    return names | own
+def _choose(name: str, known: dict[str, list[Path]]) -> Path | None:
+    """The file that is meant, or None; UserError if it could be several."""
+    own = name.removesuffix(".pth")
+    preset, at, epoch = own.partition("@")
+    meant = [each for each in (own, f"{preset} row{at}{epoch}", f"{preset} col{at}{epoch}") if each in known]
+    if own not in known and len(meant) > 1:
+        raise UserError(f"{name!r} is there for both axes: say {' or '.join(map(repr, meant))}")
+    paths = known[meant[0]] if meant else []
+    if len(paths) > 1:
+        raise UserError(f"{name!r} is the name of several files, say which: {', '.join(map(str, paths))}")
+    return paths[0] if paths else None
+
+
+def _names(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """Weight files of denoisers by all their names; of equal names in one folder the longest training."""
+    names: dict[str, list[Path]] = {}
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        matches = [(path, coursework.NAME.fullmatch(path.stem)) for path in sorted(folder.glob("*.pth"))]
+        short: dict[str, Path] = {}
+        for path, match in sorted(matches, key=lambda each: int(each[1]["epoch"]) if each[1] else 0):
+            if match:
+                name = " ".join(filter(None, match.group("preset", "axis")))
+                short |= {name: path, f"{name}@{match['epoch']}": path}
+        own = {path.stem: path for path, _ in matches if not path.stem.startswith("classifier_")}
+        for name, path in [*short.items(), *own.items()]:
+            names.setdefault(name, []).append(path)
+    return names
+
+
+def _check_finite(what: str, state: dict[str, Any]) -> None:
+    for name, value in state.items():
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            raise Failure(f"{what} are of no use: {name!r} is not finite everywhere")

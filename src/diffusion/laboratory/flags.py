@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from diffusion.data.datasets import DATASETS
+from diffusion.experiment.presets import COLD, DDPM
 from diffusion.experiment.samplers import FEWEST, NAMES, SAMPLERS
 from diffusion.laboratory.options import directory, number, one_of
 from diffusion.method.averaging import ORDERS
@@ -55,6 +56,7 @@ COLD_STEPS = f"T, of pinned at least {FEWEST}, 1 for direct"
 SCORES = ("eval-samples", "eval-seeds", "features", "inception-weights")
 ROWS: dict[str, tuple] = {  # type, help and default
     "weights": (str, "a weight file, or the name of one in weights/ or runs/*/: unet, 'cold_unet row', default@20"),
+    "preset": (one_of("preset", [*DDPM, *COLD]), "of a file of the coursework, if its name does not say it"),
     "count": (number(int, 1, 10**9), "how many samples", 16),
     "seed": (number(int, 0), "of all noise: sample i of a seed is always the same image", 0),
     "sampler": (one_of("sampler", NAMES), f"{', '.join(NAMES)}; the last four of cold weights (default: as saved)"),
