@@ -4,15 +4,18 @@ python src/part_1.py 1 default             one epoch, a few minutes on a laptop
 python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoch 20
 """
 
-import torch
+from diffusion.laboratory.stopping import importing
 
-from diffusion.api.generation import degrade_images
-from diffusion.experiment import coursework
-from diffusion.experiment.presets import DDPM, preset
-from diffusion.laboratory.flags import add_training_flags
-from diffusion.laboratory.judge import open_run
-from diffusion.laboratory.options import Parser, number, one_of, run_command
-from diffusion.laboratory.show import draw_curves, draw_grid, report, table
+with importing():
+    import torch
+
+    from diffusion.api.generation import degrade_images
+    from diffusion.experiment import coursework
+    from diffusion.experiment.presets import DDPM, preset
+    from diffusion.laboratory.flags import add_training_flags
+    from diffusion.laboratory.judge import open_run
+    from diffusion.laboratory.options import Parser, number, one_of, run_command
+    from diffusion.laboratory.show import draw_curves, draw_grid, report, table
 
 
 def parser() -> Parser:

@@ -3,16 +3,19 @@
 python src/part_2.py 2 default_28 row      default_7, default_28, more_capacity, cold_unet; row or col
 """
 
-import torch
+from diffusion.laboratory.stopping import importing
 
-from diffusion.api.generation import degrade_images
-from diffusion.experiment import coursework
-from diffusion.experiment.presets import COLD, preset
-from diffusion.experiment.samplers import SamplingOptions
-from diffusion.laboratory.flags import add_flags, add_training_flags
-from diffusion.laboratory.judge import COLD_SAMPLERS, open_run
-from diffusion.laboratory.options import Parser, number, one_of, run_command
-from diffusion.laboratory.show import draw_curves, draw_grid, likeness_table, report, table
+with importing():
+    import torch
+
+    from diffusion.api.generation import degrade_images
+    from diffusion.experiment import coursework
+    from diffusion.experiment.presets import COLD, preset
+    from diffusion.experiment.samplers import SamplingOptions
+    from diffusion.laboratory.flags import add_flags, add_training_flags
+    from diffusion.laboratory.judge import COLD_SAMPLERS, open_run
+    from diffusion.laboratory.options import Parser, number, one_of, run_command
+    from diffusion.laboratory.show import draw_curves, draw_grid, likeness_table, report, table
 
 
 def parser() -> Parser:

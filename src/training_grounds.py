@@ -4,13 +4,16 @@ python src/training_grounds.py 5 default False         part 1, a DDPM
 python src/training_grounds.py 5 default_28 True row   part 2, cold diffusion of rows
 """
 
-from diffusion.errors import UserError
-from diffusion.experiment import coursework
-from diffusion.experiment.presets import COLD, DDPM, preset
-from diffusion.laboratory.flags import RunOptions, add_flags, add_training_flags
-from diffusion.laboratory.options import Parser, number, one_of, run_command
-from diffusion.laboratory.run import Run
-from diffusion.laboratory.show import report
+from diffusion.laboratory.stopping import importing
+
+with importing():
+    from diffusion.errors import UserError
+    from diffusion.experiment import coursework
+    from diffusion.experiment.presets import COLD, DDPM, preset
+    from diffusion.laboratory.flags import RunOptions, add_flags, add_training_flags
+    from diffusion.laboratory.options import Parser, number, one_of, run_command
+    from diffusion.laboratory.run import Run
+    from diffusion.laboratory.show import report
 
 ANSWERS = {"true": True, "yes": True, "false": False, "no": False}
 

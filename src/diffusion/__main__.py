@@ -1,12 +1,15 @@
 """`cold-dif-model MODE …`, `python -m diffusion` or `python src`: finds the file of a mode and imports only that."""
 
-import ast
-import importlib
-import sys
-from pathlib import Path
+from diffusion.laboratory.stopping import importing
 
-from diffusion.errors import unknown
-from diffusion.laboratory.options import program, run_command
+with importing():
+    import ast
+    import importlib
+    import sys
+    from pathlib import Path
+
+    from diffusion.errors import unknown
+    from diffusion.laboratory.options import program, run_command
 
 HERE = Path(__file__).parent / "commands"
 
@@ -27,7 +30,9 @@ def main(argv: list[str] | None = None) -> int | None:
         return 0 if argv else 2
     if argv[0] not in available:
         raise unknown("mode", argv[0], available)
-    return importlib.import_module(f"diffusion.commands.{argv[0].replace('-', '_')}").main(argv[1:])
+    with importing():
+        mode = importlib.import_module(f"diffusion.commands.{argv[0].replace('-', '_')}")
+    return mode.main(argv[1:])
 
 
 def command() -> None:

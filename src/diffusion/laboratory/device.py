@@ -34,14 +34,19 @@ def keep_memory() -> None:
 
 
 def open_accelerator(name: str) -> Accelerator:
-    """The Accelerator of --device; every process of a launch gets its own.
+    """The Accelerator of --device; every process of a launch gets its own. UserError if the launcher's settings do not
+    fit together or to this machine.
 
-    UserError under `accelerate launch --cpu --num_processes N` without MPI: accelerate 1.15 starts one process, names
-    a MASTER_ADDR for the others and says nothing.
+    So it is under `accelerate launch --cpu --num_processes N` without MPI: accelerate 1.15 starts one process, names a
+    MASTER_ADDR for the others and says nothing.
     """
     device = open_device(name)
     alone = not {"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"} & set(os.environ)
     if alone and os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ:
         command = " ".join(sys.argv)
         raise UserError(f"accelerate started one process of several: use torchrun --nproc-per-node N {command}")
-    return Accelerator(cpu=device.type == "cpu")
+    try:
+        return Accelerator(cpu=device.type == "cpu")
+    except (ValueError, ImportError, RuntimeError, KeyError) as error:  # torch's and accelerate's own sentences
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the launcher's settings (RANK, MASTER_ADDR, ACCELERATE_…) do not fit: {reason}") from None

@@ -1,7 +1,9 @@
 """SIGINT, SIGTERM and SIGHUP end a command in good order."""
 
+import contextlib
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class Stopped(Exception):
@@ -18,3 +20,15 @@ def on_stop(handler: Callable[[int], object]) -> None:
         stops.append(signal.SIGHUP)
     for each in stops:
         signal.signal(each, lambda number, frame: handler(number))
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Let Ctrl-C end the process at once and without a word: torch takes seconds, and nothing is begun."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.default_int_handler:  # a shell ignores it for what runs in the background
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
