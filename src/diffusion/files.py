@@ -1,5 +1,6 @@
 """Files of tensors that are whole or absent: written atomically, read without running any code in them."""
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -22,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     A reader, or a kill at any moment, finds the old file or the new one, never a part. A failed write (full disk)
     raises OSError and leaves the old file as it was.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,11 +34,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must reach the disk too
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with contextlib.suppress(OSError):  # the rename itself must reach the disk too, where folders can be synced
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     return path
 
 

@@ -13,7 +13,7 @@ from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.judge import check_sampling
-from diffusion.laboratory.options import Parser, directory, number
+from diffusion.laboratory.options import Parser, number, output_directory
 
 TIMES = (0, 250, 500, 750, 999)  # of 1000 steps
 
@@ -25,7 +25,7 @@ def parser() -> Parser:
     p.add_argument("--ddpm-steps", type=number(int, 2), default=1000, help="of the slow sampler")
     p.add_argument("--ddim-steps", type=number(int, 2), default=50, help="of the fast one")
     p.add_argument("--snapshots", type=number(int, 2), default=6, help="states of a trajectory that are shown")
-    out = {"type": directory, "default": "contents", "help": "the folder of the four pictures"}
+    out = {"type": output_directory, "default": "contents", "help": "the folder of the four pictures"}
     add_flags(p, "guidance-scale", "seed", "data-root", "device", "out", out=out)
     return p
 

@@ -40,7 +40,7 @@ def parser() -> Parser:
     p.add_argument("--originals", type=array, help="with --from test: write those test images here, X.npy")
     p.add_argument("--labels", type=array, help=labels)
     what = "X.png, a grid, or X.npy, float32 (N, C, H, W)"
-    out = {"type": output_file(".png", ".npy"), "default": Path("samples.png"), "help": what}
+    out = {"type": output_file(".png", ".npy"), "default": "samples.png", "help": what}
     add_flags(p, "batch-size", "data-root", "device", "out", out=out)
     return p
 

@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from diffusion import files
 from diffusion.errors import UserError
@@ -12,7 +11,7 @@ from diffusion.experiment.recipe import MOST, SETTINGS, Recipe
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.flags import add_training_flags
 from diffusion.laboratory.judge import open_run
-from diffusion.laboratory.options import Parser, number
+from diffusion.laboratory.options import Parser, number, path
 from diffusion.laboratory.show import draw_curves, draw_grid, report, table
 
 EXAMPLES = """examples:
@@ -27,7 +26,7 @@ def parser() -> Parser:
     p = Parser(__doc__, EXAMPLES, "train")
     source = p.add_mutually_exclusive_group()
     source.add_argument("--preset", help=f"one of {', '.join(PRESETS)}")
-    source.add_argument("--config", type=Path, help="a YAML file, as in configs/")
+    source.add_argument("--config", type=path, help="a YAML file, as in configs/")
     p.add_argument("--steps", type=number(int, 1, MOST), help="train so many steps; with --resume, more extend a run")
     p.add_argument("--epochs", type=number(float, 1e-3, MOST), help="… or passes over the data")
     minutes = "… or minutes; what is used up first ends the training"

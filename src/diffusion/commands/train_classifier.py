@@ -16,7 +16,7 @@ from diffusion.data.datasets import load
 from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
-from diffusion.laboratory.options import Parser, number, output_file
+from diffusion.laboratory.options import Parser, can_write, number, output_file
 from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.networks import classifier
@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     out = args.out or Path(f"weights/classifier_{args.dataset}.pth")
     state = args.state or Path(f"runs/classifier_{args.dataset}/state.pt")
+    for path in (out, state):
+        if not can_write(path):
+            raise UserError(f"{str(path)!r}: no file can be written there")
     device = open_device(args.device)
     data, test = (load(args.dataset, split, args.data_root, device) for split in ("train", "test"))
     torch.manual_seed(args.seed)

@@ -18,7 +18,7 @@ from diffusion.files import shipped_weights
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.laboratory.flags import SCORES, add_flags
 from diffusion.laboratory.judge import COLD_SAMPLERS, Judge, open_run
-from diffusion.laboratory.options import Parser, one_of
+from diffusion.laboratory.options import Parser, one_of, output_directory
 from diffusion.laboratory.run import Run
 
 EXAMPLES = """examples:
@@ -74,7 +74,7 @@ def parser() -> Parser:
     family, families = one_of("family", FAMILIES), f"some of {', '.join(FAMILIES)} (default: all)"
     p.add_argument("--only", nargs="+", type=family, default=list(FAMILIES), metavar="FAMILY", help=families)
     into = "the folder of the finished files (default: weights/)"
-    p.add_argument("--into", type=Path, default=shipped_weights(), help=into)
+    p.add_argument("--into", type=output_directory, default=str(shipped_weights()), help=into)
     p.add_argument("--rescore", action="store_true", help="train nothing; score the files that are there anew")
     p.add_argument("--table", action="store_true", help="only write the folder's README.md anew")
     resume = {"help": "understood, not needed: what was stopped goes on"}

@@ -87,7 +87,7 @@ class Recipe:
         for setting, field in SETTINGS.items():
             section, key = setting.split(".")
             content[section][key] = values[field]
-        return yaml.safe_dump(content, sort_keys=False)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def read(path: Path, overrides: Iterable[str] = ()) -> Recipe:

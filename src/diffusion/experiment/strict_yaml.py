@@ -36,9 +36,9 @@ Loader.add_constructor(INT, lambda loader, node: int(node.value))
 
 
 def read(path: Path) -> Any:
-    """The content of a YAML file; UserError says which file, and where in it."""
+    """The content of a YAML file, UTF-8 whatever the locale is; UserError says which file, and where in it."""
     try:
-        return yaml.load(path.read_text(), Loader)
+        return yaml.load(path.read_bytes(), Loader)
     except UserError:
         raise
     except OSError as error:

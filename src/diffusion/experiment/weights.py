@@ -1,5 +1,6 @@
 """Weight files: written, found by name, and read, ours and the coursework's."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -65,13 +66,13 @@ def find_weights(name: str, folders: Iterable[Path]) -> Path:
     said; no epoch means the longest training. What the first folder has, the shipped weights, keeps its names; a name
     that means files in several of the others is refused. What was put aside has no name, only a path.
     """
-    if files.is_file(Path(name)):
-        return Path(name)
+    if files.is_file(path := Path(os.path.expanduser(name))):
+        return path
     folders = [folder for folder in map(Path, folders) if not files.is_aside(folder)]
     shelves = _names(folders[:1]), _names(folders[1:])
     for known in shelves:
-        if path := _choose(name, known):
-            return path
+        if found := _choose(name, known):
+            return found
     known, own = shelves[0] | shelves[1], name.removesuffix(".pth")
     near = get_close_matches(own, [each for each in known if ("@" in each) == ("@" in name)], n=3, cutoff=0.0)
     hint = f" — did you mean {', '.join(map(repr, near))}?" if near else ""

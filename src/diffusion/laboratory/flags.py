@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from diffusion.data.datasets import DATASETS
 from diffusion.experiment.presets import COLD, DDPM
 from diffusion.experiment.samplers import FEWEST, NAMES, SAMPLERS
-from diffusion.laboratory.options import directory, number, one_of
+from diffusion.laboratory.options import directory, number, one_of, output_directory, path
 from diffusion.method.averaging import ORDERS
 from diffusion.method.denoiser import LOSSES
 from diffusion.metrics.features import CLASSIFIERS
@@ -20,14 +20,15 @@ T = TypeVar("T")
 
 def option(default: Any, explanation: str, **argument: Any) -> Any:
     """A field that is an option of command lines, too: its default, its help, what else argparse has to know."""
-    return field(default=default, metadata={"default": default, "help": explanation, **argument})
+    text = str(default) if isinstance(default, Path) else default  # argparse checks only defaults that are text
+    return field(default=default, metadata={"default": text, "help": explanation, **argument})
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """How a run is kept and scored, whatever is trained."""
 
-    out: Path = option(Path("."), "where runs/, Plots/ and contents/ are made", type=directory)
+    out: Path = option(Path("."), "where runs/, Plots/ and contents/ are made", type=output_directory)
     data_root: Path = option(Path("data"), "where data sets are kept", type=directory)
     device: str = option("auto", "auto is the GPU if there is one", type=one_of("device", ["auto", "cpu", "cuda"]))
     resume: bool = option(False, "continue this run from its last saved state", action="store_true")
@@ -36,7 +37,7 @@ class RunOptions:
     eval_samples: int = option(1024, "images a score is measured on", type=number(int, 2))
     eval_seeds: int = option(3, "seeds of the final score, for its spread", type=number(int, 1))
     features: str = option("auto", "of FID and IS; auto: the data set's classifier", type=one_of("features", FEATURES))
-    inception_weights: Path | None = option(None, "Inception's file, if it cannot be downloaded", type=Path)
+    inception_weights: Path | None = option(None, "Inception's file, if it cannot be downloaded", type=path)
     changes: dict[str, Any] = field(default_factory=dict)  # settings of the Config that the user gave as options
 
     @classmethod

@@ -1,6 +1,7 @@
 """The folder of a run: its config, its state and its history, whole at every moment, and written by one process."""
 
 import atexit
+import errno
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from diffusion import files
 from diffusion.errors import UserError
 from diffusion.experiment.config import Config, checked
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # what a file system without them answers
 LOCKS: dict[Path, FileLock] = {}  # held as long as this process lives
 
 
@@ -31,7 +33,7 @@ class Folder:
         if not path.exists():
             return None
         try:
-            return checked(json.loads(path.read_text()))
+            return checked(json.loads(path.read_bytes()))
         except ValueError as error:  # a UserError, too
             reason = f", {error}" if isinstance(error, UserError) else ""
             raise UserError(f"{str(path)!r} is damaged{reason}: start anew without --resume") from None
@@ -40,10 +42,14 @@ class Folder:
         """Become the only one who writes here, until this process ends; UserError if another is."""
         path = self.path.with_name(f".{self.path.name}.lock").resolve()
         try:
-            LOCKS.setdefault(path, FileLock(path)).acquire(blocking=False)
+            LOCKS.setdefault(path, FileLock(path, fallback_to_soft=False)).acquire(blocking=False)
         except Timeout:
             who = f"another process is training in {str(self.path)!r}"
             raise UserError(f"{who}: wait, or choose another --out") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            print(f"there are no locks in {str(path.parent)!r}: do not start the same run twice", flush=True)
         atexit.register(path.unlink, missing_ok=True)
         for stale in self.path.glob(".*.tmp"):  # of a save that was killed
             stale.unlink()

@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import io
 import math
 import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -100,31 +102,56 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
     return parse
 
 
+def path(text: str) -> Path:
+    """An argparse type: a path, in which ~ is the home folder, whatever the shell made of it."""
+    return Path(os.path.expanduser(text))
+
+
 def directory(text: str) -> Path:
     """An argparse type: a folder that is there, or can be made."""
-    if not (nearest := _nearest(Path(text))).is_dir():
+    if not (nearest := _nearest(path(text))).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} cannot be a folder: {str(nearest)!r} is a file")
-    return Path(text)
+    return path(text)
+
+
+def output_directory(text: str) -> Path:
+    """An argparse type: a folder that can be written, or made."""
+    folder = directory(text)
+    if not _takes_files(nearest := _nearest(folder)):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {str(nearest)!r} takes no files")
+    return folder
 
 
 def output_file(*suffixes: str) -> Callable[[str], Path]:
     """An argparse type: a file that can be written, whose name ends in one of the suffixes, if any are given."""
 
     def parse(text: str) -> Path:
-        path = Path(text)
-        if suffixes and path.suffix not in suffixes:
+        file = path(text)
+        if suffixes and file.suffix not in suffixes:
             raise argparse.ArgumentTypeError(f"{text!r}: the name must end in {' or '.join(suffixes)}")
-        folder = _nearest(path.absolute().parent)
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        if not can_write(file):
             raise argparse.ArgumentTypeError(f"{text!r}: no file can be written there")
-        return path
+        return file
 
     return parse
 
 
+def can_write(file: Path) -> bool:
+    """Whether a file can be written, and its folder be made."""
+    taken = os.path.exists(file) and not os.path.isfile(file)  # by a folder or a device
+    return not taken and _takes_files(_nearest(file.absolute().parent), file.name)
+
+
 def _nearest(path: Path) -> Path:
     """The path, or the first folder above it that is there."""
-    return next(each for each in (path, *path.absolute().parents) if each.exists())
+    return next(each for each in (path, *path.absolute().parents) if os.path.exists(each))
+
+
+def _takes_files(folder: Path, name: str = "") -> bool:
+    """Whether a file of that name can be made there. It is tried: permissions tell nothing to root, or of a disk."""
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}."):
+        return True
+    return False
 
 
 # --- From the first word to the exit code ---
@@ -135,6 +162,7 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
 
     128 + n after signal n, with the command that continues.
     """
+    _open_streams()
     try:
         try:
             code = main(argv) or 0
@@ -153,6 +181,16 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
         except OSError:
             sys.stdout = None  # or Python would try again on its way out, and complain
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Let streams that are closed lead nowhere, and letters that an encoding lacks become question marks."""
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
+        stream = getattr(sys, name)
+        if stream is None:  # the number is free, and would be that of the next file that is opened
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), "w" if flags else "r", errors="replace"))
+        elif flags and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _say_how_to_continue(stopped_by: str) -> None:
