@@ -1,9 +1,15 @@
-"""Which numbers a processor computes in."""
+"""Which numbers a processor computes in, whatever a caller has set in torch."""
 
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+C = TypeVar("C")
 
 
 @cache
@@ -15,3 +21,27 @@ def computes_bf16(device: torch.device) -> bool:
         return "bf16" in Path("/proc/cpuinfo").read_text()  # avx512_bf16, amx_bf16; bf16 on Arm
     except OSError:
         return False
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """torch as it starts, float32 on the CPU without autocast: a caller's settings change no number, and come back."""
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if dtype != torch.float32:
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        yield
+
+
+def methods_with_torch_defaults(kind: type[C]) -> type[C]:
+    """The class, its public methods under `torch_defaults`."""
+    for name, method in list(vars(kind).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(kind, name, torch_defaults()(method))
+    return kind

@@ -13,8 +13,10 @@ from diffusion.method.arrays import as_images
 from diffusion.method.denoiser import Denoise
 from diffusion.method.noise import Noise
 from diffusion.method.sampler import last
+from diffusion.precision import methods_with_torch_defaults
 
 
+@methods_with_torch_defaults
 class Editor:
     """Every method takes `label`, one or one for each image (None: unconditional), and the options of Model.sample.
 

@@ -12,6 +12,7 @@ from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampl
 from diffusion.method.denoiser import Clipped, Denoise
 from diffusion.method.guidance import Guided
 from diffusion.method.noise import Noise, fold_in
+from diffusion.precision import torch_defaults
 
 
 def guided_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Denoise:
@@ -55,6 +56,7 @@ def trajectory(
         raise Failure("the samples came out as NaN or infinite: nothing to look at")
 
 
+@torch_defaults()
 def generate(
     experiment: Experiment,
     index: Tensor,

@@ -20,8 +20,10 @@ from diffusion.experiment.weights import find_weights, load_weights, save_weight
 from diffusion.files import shipped_weights
 from diffusion.method.likelihood import bits_per_dim, dequantise, flow_times, log_likelihood
 from diffusion.method.noise import fold_in
+from diffusion.precision import methods_with_torch_defaults
 
 
+@methods_with_torch_defaults
 class Model:
     """Images are (B, C, H, W) float32 in [0, 1]; x_t and noise are in the process's own units; t is in [0, 1].
 

@@ -14,6 +14,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from diffusion.data import fetch
 from diffusion.data.fetch import About
 from diffusion.errors import unknown
+from diffusion.precision import torch_defaults
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +35,12 @@ class Dataset:
     def to(self, device: torch.device | str) -> "Dataset":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
+    @torch_defaults()
     def shuffled(self, seed: int = 0) -> "Dataset":
         """In a random order: the first images of a file may be unlike the rest, as those of MNIST's test split are."""
         return self[torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.images.device)]
 
+    @torch_defaults()
     def stratified(self, n: int, seed: int = 0) -> "Dataset":
         """n of its images in a random order, their labels in the proportions of all of them, to within one.
 
@@ -50,6 +53,7 @@ class Dataset:
         return self[ranked[even[torch.randperm(n, generator=generator)].to(ranked.device)]]
 
 
+@torch_defaults()
 def load(name: str, split: str = "train", root: str | Path = "data", device: str | torch.device = "cpu") -> Dataset:
     """A split ("train" or "test") of a data set of DATASETS, fetched into `root` first if it is not there.
 

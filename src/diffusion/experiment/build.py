@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusion.errors import UserError
 from diffusion.experiment.config import Config
@@ -17,6 +17,7 @@ from diffusion.method.process import Gaussian, Process
 from diffusion.method.schedule import Cosine, LinearBeta, Rectified, Schedule
 from diffusion.networks.cnn import CNN
 from diffusion.networks.unet import UNet
+from diffusion.precision import torch_defaults
 
 
 @dataclass
@@ -47,12 +48,17 @@ class Experiment:
         return self
 
 
-def build(config: Config) -> Experiment:
-    """An untrained experiment, its weights a function of config.seed; torch's global generator is left alone."""
+@torch_defaults()
+def build(config: Config, alpha_bar: Tensor | None = None) -> Experiment:
+    """An untrained experiment, its weights a function of config.seed; torch's global generator is left alone.
+
+    `alpha_bar` (T + 1,) is the table that weights were trained with, if it is not the schedule's own.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = _network(config)
-    process, denoiser = {"gaussian": _gaussian, "averaging": _averaging}[config.process](config, network)
+    parts = _averaging(config, network) if config.process == "averaging" else _gaussian(config, network, alpha_bar)
+    process, denoiser = parts
     return Experiment(config, Pixels(*config.pixel_range), process, denoiser.eval(), {})
 
 
@@ -68,15 +74,30 @@ def _network(config: Config) -> nn.Module:
     return CNN(config.shape, config.hidden, config.activation)
 
 
-def _gaussian(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:
+def _gaussian(config: Config, network: nn.Module, alpha_bar: Tensor | None) -> tuple[Process, Denoiser]:
     kinds: dict[str, type[Schedule]] = {"linear": LinearBeta, "cosine": Cosine, "rectified": Rectified}
     table = (config.timesteps, config.beta_min, config.beta_max) if config.schedule == "linear" else ()
     schedule = kinds[config.schedule](*table)
+    if alpha_bar is not None:
+        schedule.alpha_bar = nn.Buffer(_checked_table(config, alpha_bar))  # persistent: saved with the process
+    if config.schedule == "linear" and schedule(torch.tensor(1 - 1 / config.timesteps))[0] == 0:
+        why = f"beta_max {config.beta_max:g} and {config.timesteps} timesteps take alpha to 0 before t = 1"
+        raise UserError(f"{why}: lower one of them")
     if config.target == "eps" and schedule(torch.ones(()))[0] < 1e-6:
         why = "target 'eps' says nothing of x_0 at t = 1 where this schedule has alpha = 0"
         raise UserError(f"{why}: use v, velocity or x_0")
     process = Gaussian(schedule, variance=config.variance, logit_normal=config.draw_time == "logit-normal")
     return process, Denoiser(network, schedule, config.target, config.loss, config.precision == "bf16")
+
+
+def _checked_table(config: Config, alpha_bar: Tensor) -> Tensor:
+    """A weight file's own table in float64; UserError if it cannot be one."""
+    count = config.timesteps + 1
+    falls = isinstance(alpha_bar, Tensor) and alpha_bar.shape == (count,) and (alpha_bar.double().diff() < 0).all()
+    if config.schedule != "linear" or not falls or alpha_bar[0] > 1 or alpha_bar[-1] <= 0:
+        rule = f"{count} numbers that fall, from 1 or less to more than 0"
+        raise UserError(f"the weights' own table alpha_t cannot be one: it has to be {rule}")
+    return alpha_bar.double()
 
 
 def _averaging(config: Config, network: nn.Module) -> tuple[Process, Denoiser]:

@@ -34,7 +34,11 @@ class Denoiser(nn.Module):
     ):
         super().__init__()
         self.network, self.schedule, self.target, self.bf16 = network, schedule, target, bf16
-        self.coefficients, self.criterion = TARGETS[target], LOSSES[loss]
+        self.criterion = LOSSES[loss]
+
+    @property
+    def coefficients(self) -> Callable:
+        return TARGETS[self.target]  # looked up, not kept: a lambda cannot be pickled
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """The estimate of x_0, float32 of the shape of x_t (B, C, H, W); t is (B,) or ()."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from diffusion.errors import UserError, check_int
 from diffusion.metrics.features import as_bytes
 from diffusion.metrics.scores import Reference
+from diffusion.precision import torch_defaults
 
 
 class Coverage(NamedTuple):
@@ -17,6 +18,7 @@ class Coverage(NamedTuple):
     recall: float  # share of real images that lie among samples
 
 
+@torch_defaults()
 def coverage(images: Tensor, reference: Reference, k: int = 3) -> Coverage:
     """Improved precision and recall (Kynkäänniemi et al., 2019) of images (N, C, H, W), uint8 or in [0, 1].
 
@@ -39,6 +41,7 @@ def _share_among(some: Tensor, others: Tensor, k: int) -> float:
     return torch.cat(inside).double().mean().item()
 
 
+@torch_defaults()
 def neighbours(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """(distance, index), each (N,): the nearest of `others` (M, C, H, W) to each image, by RMSE of pixels in [0, 1]."""
     images, others = as_bytes(images), as_bytes(others)

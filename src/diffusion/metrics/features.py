@@ -16,6 +16,7 @@ from diffusion.data.datasets import DATASETS
 from diffusion.errors import UserError, check_int, unknown
 from diffusion.method.arrays import as_images, check_pixels
 from diffusion.networks import classifier
+from diffusion.precision import torch_defaults
 
 CLASSIFIERS = {"mnist": "MNIST", "fashion": "FashionMNIST"}  # short names of those in weights/
 
@@ -48,6 +49,7 @@ class Extractor:
     forward: Callable[[Tensor], tuple[Tensor, Tensor]]  # uint8 images on the device -> features, logits
 
     @torch.no_grad()
+    @torch_defaults()
     def __call__(self, images: Tensor, batch_size: int = 500, progress: Progress = iter) -> tuple[Tensor, Tensor]:
         """Features and logits, float32 on the device, of images fit for `as_bytes`; UserError for any other."""
         images = as_bytes(images)
@@ -57,12 +59,12 @@ class Extractor:
             raise UserError(f"images of shape {shape}: the {self.name} knows only {self.shape or 'grey and RGB'}")
         if not len(images):
             raise UserError("there are no images to look at")
-        with torch.autocast(self.device.type, enabled=False):  # a caller's bfloat16 would change the scores
-            parts = [self.forward(part.to(self.device)) for part in progress(images.split(batch_size))]
+        parts = [self.forward(part.to(self.device)) for part in progress(images.split(batch_size))]
         features, logits = (torch.cat(part).float() for part in zip(*parts))
         return features, logits
 
 
+@torch_defaults()
 def extractor_for(
     name: str,
     weights: str | Path = "weights",

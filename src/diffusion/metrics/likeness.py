@@ -8,6 +8,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from diffusion.errors import UserError
 from diffusion.method.arrays import as_labels
 from diffusion.metrics.features import Extractor, as_bytes, gather
+from diffusion.precision import torch_defaults
 
 
 class Likeness(NamedTuple):
@@ -21,6 +22,7 @@ class Likeness(NamedTuple):
     mean_original: float
 
 
+@torch_defaults()
 def likeness(extractor: Extractor, images: Tensor, originals: Tensor, labels: Tensor) -> Likeness:
     """Compare images (N, C, H, W) with their originals, both uint8 or in [0, 1], and labels (N,)."""
     x, y = (as_bytes(each).float() / 255 for each in (images, originals))
@@ -33,6 +35,7 @@ def likeness(extractor: Extractor, images: Tensor, originals: Tensor, labels: Te
     return Likeness(mean(ssim), rmse, *agreements, *(mean(each.mean((1, 2, 3))) for each in (x, y)))
 
 
+@torch_defaults()
 def agreement(extractor: Extractor, images: Tensor, labels: Tensor) -> float:
     """The share of images, of all processes, in which a classifier finds the labels (N,) that they were made for."""
     if extractor.dataset == "ImageNet":

@@ -17,6 +17,7 @@ from diffusion import files
 from diffusion.errors import UserError, check_int
 from diffusion.method.arrays import as_images
 from diffusion.metrics.features import Extractor, Progress, as_bytes, gather
+from diffusion.precision import torch_defaults
 
 KEPT = 10_000  # real images whose features are kept one by one, for the KID
 SPLITS = 10  # parts of the inception score
@@ -67,6 +68,7 @@ class Reference:
         return int(self.fid.real_features_num_samples)
 
     @classmethod
+    @torch_defaults()
     def of(
         cls, extractor: Extractor, images: Tensor, cache: str | Path | None = None, progress: Progress = iter
     ) -> Self:
@@ -98,6 +100,7 @@ class Reference:
         return reference
 
 
+@torch_defaults()
 def score(
     images: Tensor, reference: Reference, seed: int = 0, batch_size: int = 500, progress: Progress = iter
 ) -> Scores:
@@ -113,7 +116,6 @@ def score(
         raise UserError(f"a score needs at least 2 images, not {n}")
     with (
         torch.random.fork_rng(devices=[]),
-        torch.autocast(features.device.type, enabled=False),  # a caller's bfloat16 would change the scores
         warnings.catch_warnings(action="ignore", category=UserWarning),  # that features are kept: they are few
     ):
         torch.default_generator.manual_seed(seed)  # the metrics shuffle with it
