@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from diffusion import files
 from diffusion.api.generation import trajectory
 from diffusion.api.model import configure, load
 from diffusion.commands import generate
-from diffusion.errors import UserError
+from diffusion.errors import Failure, UserError
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.files import shipped_weights
@@ -154,6 +155,101 @@ def test_a_compiled_network_of_ours_is_saved_and_loaded(tmp_path):
     expected = model.sample(2)
     model.experiment.denoiser.network = torch.nn.DataParallel(model.experiment.denoiser.network)
     assert torch.equal(load(model.save(tmp_path / "w.pth")).sample(2), expected)
+
+
+TABLES = {  # of the betas that other people have trained with
+    "geometric": lambda: torch.logspace(-4, math.log10(0.02), 21, dtype=torch.float64),
+    "another end": lambda: torch.linspace(1e-4, 0.2, 21, dtype=torch.float64),
+    "long": lambda: torch.logspace(-5, math.log10(0.02), 3001, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_table_of_a_file_wins_and_is_kept(tmp_path, kind):
+    beta = TABLES[kind]()
+    state = bare_state() | {"beta_t": beta.float(), "alpha_t": (1 - beta).cumprod(0).float()}
+    torch.save(state, tmp_path / "ddpm_mnist_3_default.pth")
+    model = load(tmp_path / "ddpm_mnist_3_default.pth")
+    again = load(load(model.save(tmp_path / "a.pth")).save(tmp_path / "b.pth", half=True))
+    for each in (model, again):
+        assert torch.equal(each.experiment.process.schedule.alpha_bar, state["alpha_t"].double())
+        assert each.experiment.denoiser.schedule is each.experiment.process.schedule
+    if kind != "long":
+        *_, ours = trajectory(model.experiment, torch.arange(3), SamplingOptions("ddpm", clip=False, steps=20), seed=4)
+        torch.testing.assert_close(ours, plain_sampler(state, Noise(4, torch.arange(3)), F.gelu), atol=2e-4, rtol=0)
+
+
+def test_the_table_of_the_preset_is_not_stored_with_the_weights(tmp_path):
+    torch.save(bare_state(), tmp_path / "ddpm_mnist_3_default.pth")
+    assert not load(tmp_path / "ddpm_mnist_3_default.pth").experiment.process.state_dict()
+
+
+SPOILT = {
+    "rising": lambda table: table.flip(0),
+    "constant": torch.ones_like,
+    "one step up": lambda table: torch.cat([table[:5], table[3:4], table[6:]]),
+    "above 1": lambda table: table + 0.5,
+    "zero": lambda table: table - table[-1],
+    "negative": lambda table: table - 0.9,
+    "nan": lambda table: table * math.nan,
+    "a column": lambda table: table[:, None],
+    "one": lambda table: table[:1],
+    "empty": lambda table: table[:0],
+    "number": lambda table: 0.5,
+    "a tensor of no dimension": lambda table: table[3],
+    "list": lambda table: table.tolist(),
+    "none": lambda table: None,
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_cannot_be_a_table_is_refused_in_one_sentence(tmp_path, how):
+    state = bare_state()
+    state["alpha_t"] = SPOILT[how](state["alpha_t"])
+    torch.save(state, tmp_path / "ddpm_mnist_3_default.pth")
+    with pytest.raises((UserError, Failure)) as caught:
+        load(tmp_path / "ddpm_mnist_3_default.pth")
+    assert "\n" not in str(caught.value)
+
+
+DISORDER = {
+    "repeated": lambda order: order.clamp(max=26),
+    "negative": lambda order: order - 1,
+    "missing": lambda order: order[:24],
+    "beyond": lambda order: order + 1,
+    "halves": lambda order: order / 2,
+    "nan": lambda order: order * math.nan,
+    "number": lambda order: 3,
+}
+
+
+@pytest.mark.parametrize("how", DISORDER)
+@pytest.mark.parametrize("shape", [(28,), (7, 4)])
+def test_what_is_no_order_of_lines_is_refused_in_one_sentence(tmp_path, how, shape):
+    state = {key: value for key, value in bare_state().items() if key.startswith("gt.")}
+    order = DISORDER[how](torch.randperm(28))
+    state["rows_t"] = order.reshape(-1, *shape[1:]) if isinstance(order, torch.Tensor) else order
+    torch.save(state, tmp_path / "custom_mnist_3_row_default_28.pth")
+    with pytest.raises(UserError, match="'rows_t'") as caught:
+        load(tmp_path / "custom_mnist_3_row_default_28.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, value", [("schedule.alpha_bar", torch.ones(6)), ("schedule.alpha_bar", 0.5)])
+def test_a_table_in_a_file_of_ours_is_checked_too(tmp_path, name, value):
+    path = configure(hidden=(3, 3), timesteps=5).save(tmp_path / "w.pth")
+    files.save(path, files.load(path) | {"process": {name: value}})
+    with pytest.raises(UserError, match="has to be 6 numbers that fall"):
+        load(path)
+
+
+def test_an_order_in_a_file_of_ours_is_checked_too(tmp_path):
+    path = configure(process="averaging", target="x_0", timesteps=7, hidden=(3, 3)).save(tmp_path / "w.pth")
+    content = files.load(path)
+    content["process"]["rank"][3] = content["process"]["rank"][4] = 1
+    content["process"]["rank"][5] = 99
+    with pytest.raises(UserError, match="order of the lines"):
+        load(files.save(path, content))
 
 
 def test_a_state_dict_with_a_missing_layer_is_refused_in_one_sentence(tmp_path):

@@ -9,12 +9,14 @@ import re
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffusion.errors import UserError
 from diffusion.experiment.config import Config
 from diffusion.experiment.presets import COLD, DDPM, preset
 from diffusion.method.averaging import rank_of
+from diffusion.method.schedule import LinearBeta
 
 NAME = re.compile(r"(?:ddpm|custom)_mnist_(?P<epoch>\d+)_(?:(?P<axis>row|col)_)?(?P<preset>\w+)")
 MARK = "gt.frequencies"  # a key of every state dict of the coursework, and of no other
@@ -50,8 +52,9 @@ def find_states(content: object, name: str = "") -> dict[str, dict[str, Any]]:
 def read(states: dict[str, dict[str, Any]], stem: str, named: str | None = None) -> dict[str, Any]:
     """What `find_states` found, as a file of ours would hold it; `stem` is the file's name without .pth.
 
-    Widths, T and the order of the lines are read off the tensors. The activation is not in them, so the preset has to
-    be `named`, by the caller or by the file: UserError if it is not, or if name and content are of different kinds.
+    Widths, T, alpha_bar and the order of the lines are read off the tensors. The activation is not in them, so the
+    preset has to be `named`, by the caller or by the file: UserError if it is not, if name and content are of different
+    kinds, or if a table cannot be one.
     """
     content, about = _chosen(states, stem)
     name = NAME.fullmatch(stem)
@@ -69,11 +72,18 @@ def read(states: dict[str, dict[str, Any]], stem: str, named: str | None = None)
     convolutions = sorted(key for key in network if re.fullmatch(r"blocks\.\d\.net\.0\.weight", key))
     config, process = preset(COLD if axis else DDPM, line), {}
     config = config.replace(hidden=tuple(len(network[key]) for key in convolutions))
+    table = content[needed]
     if axis:
-        order = content[needed].long().reshape(len(content[needed]), -1)  # (T, lines per group)
+        if not torch.equal(table.double().flatten().sort().values, torch.arange(28.0).double()):
+            raise UserError(f"{needed!r} in {stem!r} is no order of lines: it has to hold each of 0 … 27 once")
+        order = table.long().reshape(len(table), -1)  # (T, lines per group)
         config, process = config.replace(axis=axis, timesteps=len(order), noise=0.0), {"rank": rank_of(order)}
     else:
-        config = config.replace(timesteps=len(content[needed]) - 1, variance="beta")
+        config = config.replace(timesteps=len(table) - 1, variance="beta")
+        usual = LinearBeta(config.timesteps, config.beta_min, config.beta_max).alpha_bar
+        close = table.shape == usual.shape and torch.allclose(table.double(), usual, rtol=1e-4, atol=0)
+        if not close:  # beyond float32's error
+            process = {"schedule.alpha_bar": table}
     about |= {"epoch": int(name["epoch"])} if name else {}
     return {"config": asdict(config), "network": network, "process": process, "about": about}
 

@@ -14,6 +14,7 @@ from diffusion.errors import Failure, UserError
 from diffusion.experiment import coursework
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import checked
+from diffusion.method.averaging import Averaging
 
 FORMAT = "cold_dif_model 1"
 
@@ -49,9 +50,11 @@ def load_weights(path: Path, preset: str | None = None) -> Experiment:
             raise UserError(f"{str(path)!r} is not a whole weight file: its {part!r} is missing")
     _check_finite(f"the weights in {str(path)!r}", content["network"] | content["process"])
     try:
-        experiment = build(checked(content["config"]))
+        experiment = build(checked(content["config"]), content["process"].get("schedule.alpha_bar"))
         experiment.denoiser.network.load_state_dict(coursework.plain_keys(content["network"]))
         experiment.process.load_state_dict({**experiment.process.state_dict(), **content["process"]})
+        if isinstance(experiment.process, Averaging) and not experiment.process.is_order:
+            raise UserError(f"the order of the lines in {str(path)!r} is none: each is in one of groups of equal size")
         experiment.about, experiment.path = content["about"], Path(path)
     except (RuntimeError, KeyError, TypeError) as error:
         wrong = next((line.strip() for line in str(error).splitlines()[1:]), str(error))

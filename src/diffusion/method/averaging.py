@@ -48,6 +48,12 @@ class Averaging(Process):
         self.averages = Mixture(COMPONENTS, channels * len(order))  # of the T numbers a channel that are left at t = 1
 
     @property
+    def is_order(self) -> bool:
+        """Whether each line is in one of T groups of equal size: a rank from outside may say anything."""
+        rank = torch.arange(len(self.rank), device=self.rank.device) * self.timesteps // len(self.rank) + 1
+        return torch.equal(self.rank.sort().values, rank)
+
+    @property
     def most_steps(self) -> int | None:
         return None if self.eta and self.timesteps > 1 else self.timesteps
 
