@@ -30,14 +30,14 @@ def test_the_ten_lines_that_train_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(ROOT / "data")
     names = {}
-    exec(TRAIN.replace("until=300", "until=10").replace("% 50", "% 5"), names)
-    first, last = (float(line.split()[1]) for line in capsys.readouterr().out.splitlines())
-    assert last < first and names["images"].shape == (10, 1, 28, 28)
+    exec(TRAIN.replace("until=300", "until=10"), names)
+    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.split("\r") if line]
+    assert len(losses) == 10 and losses[-1] < losses[0] and names["images"].shape == (10, 1, 28, 28)
     assert torch.equal(load("digits.pth").sample(10, guidance_scale=2, steps=10), names["images"])
 
 
 def test_both_are_ten_lines():
-    assert max(len(code.strip().splitlines()) for code in (SAMPLE, TRAIN)) <= 10
+    assert max(len(list(filter(None, code.splitlines()))) for code in (SAMPLE, TRAIN)) <= 10
 
 
 def test_every_file_it_links_to_is_there():

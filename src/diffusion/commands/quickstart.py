@@ -41,19 +41,19 @@ def main(argv: list[str] | None = None) -> None:
     # --- Train ---
     run, judge = open_run(args, CONFIG, NAME, f"{NAME}.pth", SAMPLING)
     run.say(f"training {args.minutes:g} minutes on {len(run.data):,} images of {run.config.dataset}")
-    rows = []
+    rows: dict[int, torch.Tensor] = {}  # step -> ten samples, of the same noise every time
     for step in run.steps(Plan(minutes=args.minutes, sheet_steps=SHEETS, sheet_every=10**9)):
         # --- Sample ---
         sheet = run.sample(50, args.seed, f"samples after step {step}", SAMPLING)
-        rows.append(sheet[:10])  # of the same noise every time
-        draw_grid(run, torch.cat(rows), f"contents/{NAME}_learning.png", columns=10)
+        rows[step] = sheet[:10]
+        draw_grid(run, torch.cat([*rows.values()]), f"contents/{NAME}_learning.png", columns=10)
         draw_grid(run, sheet, f"contents/{NAME}_trained.png", columns=10)
         run.record(step / run.trainer.steps_per_epoch)
 
     # --- Measure ---
     measured = measure(judge, args.seed)
     draw_curves(judge)
-    explained = f"{NAME}_learning.png: a row after {', '.join(map(str, [0, *SHEETS[:2]]))}, … steps, of the same noise"
+    explained = f"the rows of {NAME}_learning.png: after {', '.join(map(str, rows))} steps, of the same noise"
     report(run, f"{measured}\n{explained}; {NAME}_trained.png: the end")
 
 
@@ -63,7 +63,7 @@ def measure(judge: Judge, seed: int) -> str:
     images = judge.sample(seed)
     rate, fid = real.n / (time.monotonic() - began), judge.score(images).fid
     cells = f"{fid:.2f}", f"{real.fid:.2f}", f"{judge.agreement(images, labels):.1%}", f"{rate:.0f}"
-    head = row("", "FID", "floor", "label agreement", "images/s", width=18)
+    head = row("", "FID", "floor", "label agreement", "samples/s", width=18)
     line = row(f"after {judge.run.trainer.step:,} steps", *cells, width=18)
     how = f"N = {real.n:,}, {SAMPLING.steps} NFE a sample, guidance scale {SAMPLING.guidance_scale:g}"
     floor = f"floor: the FID of as many real test images\nfeatures: {real.extractor}, sha256 {real.sha256[:16]}"

@@ -15,7 +15,7 @@ from diffusion.laboratory.options import Parser, number, path
 from diffusion.laboratory.show import draw_curves, draw_grid, report, table
 
 EXAMPLES = """examples:
-  python src train --preset unet --minutes 5                       the best digits that five minutes can buy
+  python src train --preset unet_fast --minutes 5                  the digits that five minutes can buy
   python src train --config configs/mnist_guided.yaml              as the file says
   python src train --config configs/mnist_guided.yaml --train.lr=1e-3 --network.hidden=[32,64] --steps 9000
 """
