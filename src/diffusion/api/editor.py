@@ -163,7 +163,7 @@ class Editor:
 
     def _latent(self, end: Tensor | int, label: Label, options: SamplingOptions) -> Tensor:
         """The noise x_1 (C, H, W) of a seed, or from which an image (C, H, W) is drawn."""
-        if getattr(end, "ndim", 0):
+        if getattr(end, "ndim", 0) or isinstance(end, list | tuple):
             return self._invert(as_images(end)[None], label, options, 2)[0]
         device = self.experiment.device
         like, seed = torch.empty(1, *self.experiment.config.shape, device=device), check_int("a seed", end, 0)

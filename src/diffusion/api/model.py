@@ -18,6 +18,7 @@ from diffusion.experiment.config import Config, checked
 from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions, build_sampler
 from diffusion.experiment.weights import find_weights, load_weights, save_weights
 from diffusion.files import shipped_weights
+from diffusion.method.arrays import as_tensor
 from diffusion.method.likelihood import bits_per_dim, dequantise, flow_times, log_likelihood
 from diffusion.method.noise import fold_in
 from diffusion.precision import methods_with_torch_defaults
@@ -178,7 +179,7 @@ class Model:
 
     def decode(self, x: Tensor) -> Tensor:
         """Any state x of the process as images to look at."""
-        return self.experiment.codec.decode(x)
+        return self.experiment.codec.decode(as_tensor(x, "a state must be a tensor, or as good as one"))
 
     def save(self, path: str | Path, half: bool = False) -> Path:
         """Write the weights to a file that `load` reads; `half` in half precision, half as large."""
