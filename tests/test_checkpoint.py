@@ -142,6 +142,13 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, what, reque
             read(path)
 
 
+def test_a_damaged_file_in_the_old_format_that_points_nowhere_is_called_damaged(tmp_path, monkeypatch):
+    path = files.save(tmp_path / "w.pth", {"a": 1})
+    monkeypatch.setattr(torch, "load", lambda *_, **__: os.lseek(os.open(path, os.O_RDONLY), -1, os.SEEK_SET))
+    with pytest.raises(UserError, match="damaged"):
+        files.load(path)
+
+
 def test_a_disk_that_fails_is_not_called_damaged():
     with pytest.raises(UserError, match="cannot be read: input/output error"):
         files.load("/proc/self/mem")

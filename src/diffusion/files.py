@@ -1,6 +1,7 @@
 """Files of tensors that are whole or absent: written atomically, read without running any code in them."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -67,7 +68,7 @@ def load(path: Path) -> Any:
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's own is a RuntimeError
             raise Failure(f"there is not enough memory to read {str(path)!r}") from None
-        if isinstance(error, OSError) and error.errno:  # torch and zipfile raise some without a number: damaged
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # those come of damaged files
             what = f"cannot be read: {os.strerror(error.errno).lower()}"
         elif isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
             what = "holds Python objects other than tensors: it is not loaded, as it could run code"

@@ -38,9 +38,11 @@ class Experiment:
     @property
     def origin(self) -> str:
         """The weight file, what it holds and its epoch, for people to read."""
-        epoch = f"epoch {self.about['epoch']:.4g}" if "epoch" in self.about else "epoch unknown"
+        known = isinstance(epoch := self.about.get("epoch"), (int, float))
         path = self.path and (os.path.relpath(self.path) if self.path.is_relative_to(Path.cwd()) else self.path)
-        return f"{path} ({self.about.get('holds', 'untrained')} weights, {epoch})"
+        return (
+            f"{path} ({self.about.get('holds', 'untrained')} weights, epoch {f'{epoch:.4g}' if known else 'unknown'})"
+        )
 
     def to(self, device: torch.device | str) -> "Experiment":
         for part in (self.codec, self.process, self.denoiser):
