@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import optuna
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from diffusion import configure, files, load
+from diffusion.api import model as api
 from diffusion.commands import demo, generate, train, weights
 from diffusion.errors import UserError
 from diffusion.experiment import recipe, strict_yaml
@@ -170,7 +172,7 @@ def test_closed_streams_are_no_error_and_nobody_elses(closed, words, code):
 # --- The first seconds ---
 
 
-@pytest.mark.parametrize("seconds", [0.2, 0.6, 1.2])
+@pytest.mark.parametrize("seconds", [0.5, 1, 2])
 @pytest.mark.parametrize("words", [("src", "train", "--steps", "9"), ("src/part_1.py", "1", "default")], ids=str)
 def test_ctrl_c_in_the_first_seconds_is_silent(tmp_path, words, seconds):
     command = [sys.executable, str(SRC.parent / words[0]), *words[1:], "--out", str(tmp_path)]
@@ -196,3 +198,17 @@ def test_a_launchers_settings_that_do_not_fit_are_answered_with_a_sentence(setti
     code += "from diffusion.laboratory.options import run_command\nrun_command(lambda argv: o('cpu') and 0)"
     answer = run("-c", code, env=settings)
     assert answer.returncode == 2 and answer.stderr.startswith("error: the launcher's settings"), answer.stderr
+
+
+def test_a_trajectory_keeps_only_the_states_it_returns(monkeypatch):
+    kept, every, states = [], [], api.trajectory
+
+    def watched(*args, **settings):
+        for state in states(*args, **settings):
+            every.append(weakref.ref(state))
+            kept.append(sum(each() is not None for each in every))
+            yield state
+
+    monkeypatch.setattr(api, "trajectory", watched)
+    assert len(configure(hidden=(4,)).trajectory(2, steps=20, snapshots=3)) == 3
+    assert len(every) == 21 and max(kept) <= 3 + 2  # and the two that are at work
