@@ -30,7 +30,7 @@ def test_the_ten_lines_that_train_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(ROOT / "data")
     names = {}
-    exec(TRAIN.replace("until=300", "until=10"), names)
+    exec(TRAIN.replace("until=600", "until=10"), names)
     losses = [float(line.split()[-1]) for line in capsys.readouterr().out.split("\r") if line]
     assert len(losses) == 10 and losses[-1] < losses[0] and names["images"].shape == (10, 1, 28, 28)
     assert torch.equal(load("digits.pth").sample(10, guidance_scale=2, steps=10), names["images"])
