@@ -57,7 +57,7 @@ class Extractor:
         fits = shape == self.shape if self.shape else shape[0] in (1, 3)
         if not fits:
             raise UserError(f"images of shape {shape}: the {self.name} knows only {self.shape or 'grey and RGB'}")
-        if not len(images):
+        if not len(images) and not distributed.is_initialized():  # a process's share may be none
             raise UserError("there are no images to look at")
         parts = [self.forward(part.to(self.device)) for part in progress(images.split(batch_size))]
         features, logits = (torch.cat(part).float() for part in zip(*parts))
