@@ -34,7 +34,9 @@ def parser() -> Parser:
     add_flags(p, "weights", "preset", "count", "seed", weights={"required": True})
     p.add_argument("--label", type=number(int, 0), help="draw only this one (default: 0, 1, 2, … in turn)")
     add_flags(p, "guidance-scale", "guidance-interval", "sampler", "steps")
-    p.add_argument("--variance", type=one_of("variance", VARIANCES), help="of ddpm's noise (default: as saved)")
+    p.add_argument(
+        "--variance", type=one_of("variance", VARIANCES), help="beta or posterior, of ddpm's noise (default: as saved)"
+    )
     p.add_argument("--no-clip", dest="clip", action="store_false", help="let estimates of x_0 leave the images' range")
     p.add_argument("--from", dest="start", type=start, default="prior", help="prior: new; test: restore test images")
     p.add_argument("--originals", type=array, help="with --from test: write those test images here, X.npy")

@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     # --- Measure ---
     measured = measure(judge, args.seed)
     draw_curves(judge)
-    explained = f"the rows of {NAME}_learning.png: after {', '.join(map(str, rows))} steps, of the same noise"
-    report(run, f"{measured}\n{explained}; {NAME}_trained.png: the end")
+    explained = f"\nrows of {NAME}_learning.png: after {', '.join(map(str, rows))} steps, of the same noise" if rows else ""
+    report(run, f"{measured}{explained}")
 
 
 def measure(judge: Judge, seed: int) -> str:

@@ -67,9 +67,9 @@ ROWS: dict[str, tuple] = {  # type, help and default
     "batch-size": (number(int, 1), "images at a time; does not change them (default: by device)"),
     "dataset": (one_of("dataset", DATASETS), ", ".join(DATASETS), "MNIST"),
     "lr": (number(float, 1e-9), "learning rate (default: the preset's)"),
-    "precision": (one_of("precision", ["bf16", "fp32"]), "of the network (default: bf16 where the hardware has it)"),
+    "precision": (one_of("precision", ["bf16", "fp32"]), "bf16 or fp32 (default: bf16 where the hardware has it)"),
     "noise": (number(float, 0, 10), "on averaged images, in units of x (default: the preset's; the coursework's: 0)"),
-    "order": (one_of("order", ORDERS), "in which lines are averaged (default: random)"),
+    "order": (one_of("order", ORDERS), f"of averaged lines: {', '.join(ORDERS)} (default: random)"),
     "loss": (one_of("loss", LOSSES), "l2 or l1 (default: l2)"),
     "eval-every": (number(int, 1), "epochs between two scores", 1),
 }
