@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     # --- Measure ---
     measured = measure(judge, args.seed)
     draw_curves(judge)
-    explained = f"\nrows of {NAME}_learning.png: after {', '.join(map(str, rows))} steps, of the same noise" if rows else ""
+    after = ", ".join(map(str, rows))
+    explained = f"\nrows of {NAME}_learning.png: after {after} steps, of the same noise" if rows else ""
     report(run, f"{measured}{explained}")
 
 
