@@ -22,7 +22,7 @@ def parser() -> Parser:
     p = Parser(__doc__)
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained model and its samples")
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", DDPM), help=f"one of {', '.join(DDPM)}")
-    add_training_flags(p, "gaussian")
+    add_training_flags(p, "runs", "Plots", "contents", process="gaussian")
     return p
 
 

@@ -24,7 +24,7 @@ def parser() -> Parser:
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", COLD), help=f"one of {', '.join(COLD)}")
     p.add_argument("axis", metavar="AXIS", type=one_of("axis", ["row", "col"]), help="row or col: what is averaged")
     add_flags(p, "noise", "order", "loss")
-    add_training_flags(p, "averaging")
+    add_training_flags(p, "runs", "Plots", "contents_custom", process="averaging")
     return p
 
 

@@ -27,7 +27,7 @@ def parser() -> Parser:
     axis = one_of("axis", ["row", "col"])
     p.add_argument("axis", metavar="AXIS", nargs="?", type=axis, help="row or col, of cold diffusion only")
     add_flags(p, "noise", "order", "loss")
-    add_training_flags(p, scores=False)
+    add_training_flags(p, "runs", scores=False)
     return p
 
 

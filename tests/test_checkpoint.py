@@ -198,6 +198,27 @@ def test_samples_that_are_not_finite_are_no_pictures():
             model.sample(2, sampler=sampler, clip=False)
 
 
+def test_edits_that_are_not_finite_are_no_pictures_either():
+    model, images, how = configure(hidden=(3, 3), timesteps=20), torch.rand(2, 1, 28, 28), {"clip": False}
+    x_t, _ = model.forward_diffusion(images, 0.5)
+    with torch.no_grad():
+        model.experiment.denoiser.network.blocks[-1].bias.fill_(1e38)
+    for draw in (
+        lambda: model.edit.inpaint(images, torch.ones(28, 28), steps=20, resample=2, **how),
+        lambda: model.edit.vary(images, 0.5, **how),
+        lambda: model.edit.interpolate(1, 2, count=2, steps=20, **how),
+        lambda: model.edit.invert(images, steps=20, **how),
+        lambda: model.edit.reconstruct(images, steps=20, **how),
+        lambda: model.trajectory(2, steps=20, **how),
+        lambda: model.restore(images, steps=20, **how),
+        lambda: model.denoise(x_t * 1e38, 0.5, **how),
+        lambda: model.predict_noise(x_t * 1e38, 0.5),
+        lambda: model.bits_per_dim(images, steps=5),
+    ):
+        with pytest.raises(Failure, match="NaN or infinite"):
+            draw()
+
+
 def spoil(path, how):
     """Make a good file into a bad one."""
     good = path.read_bytes()

@@ -4,14 +4,15 @@ import math
 
 import pytest
 import torch
+from oracles import Counting
 from torch.nn import functional as F
 
 from diffusion import files
-from diffusion.api.generation import trajectory
+from diffusion.api.generation import guided_denoiser, trajectory
 from diffusion.api.model import configure, load
 from diffusion.commands import generate
 from diffusion.errors import Failure, UserError
-from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.samplers import SamplingOptions, build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.files import shipped_weights
 from diffusion.method.noise import Noise
@@ -62,6 +63,62 @@ def plain_sampler(state, noise, act):
         if i > 1:
             z = z + torch.sqrt(beta[i]) * noise(z)
     return (z + 0.5).clamp(0, 1)
+
+
+def plain_averages(x, order, t, axis):
+    """The lines of the first t groups replaced by the mean of their group, in an image and a group at a time."""
+    x = x.clone()
+    for image in x:
+        for group in order[:t]:
+            lines = (slice(None), group) if axis == "row" else (slice(None), slice(None), group)
+            image[lines] = image[lines].mean()
+    return x
+
+
+def plain_restoration(state, x, axis):
+    """FACTS, literally: the averaged image is called t = T - 1, and there is one more call at t = 0."""
+    order = state[f"{axis}s_t"]
+    net = lambda z, t: plain_network(state, z, torch.full((len(z),), t / len(order)), F.gelu)
+    z = plain_averages(x, order, len(order), axis)
+    for t in range(len(order) - 1, 0, -1):
+        x_0 = net(z, t)
+        z = z - plain_averages(x_0, order, t, axis) + plain_averages(x_0, order, t - 1, axis)
+    return net(z, 0)
+
+
+def cold_state(axis, *groups):
+    """A bare state dict of the coursework's cold diffusion, with random weights and a random order of lines."""
+    state = {key: value for key, value in bare_state().items() if key.startswith("gt.")}
+    order = torch.randperm(28, generator=torch.Generator().manual_seed(3))
+    return state | {f"{axis}s_t": order.reshape(groups)}
+
+
+@pytest.mark.parametrize("axis", ["row", "col"])
+@pytest.mark.parametrize("groups", [(28,), (7, 4)])
+def test_the_sampler_coursework_is_a_plain_rewriting_of_its_code(tmp_path, axis, groups):
+    state, images = cold_state(axis, *groups), torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(5))
+    torch.save(state, tmp_path / f"custom_mnist_80_{axis}_default_{groups[0]}.pth")
+    model = load(tmp_path / f"custom_mnist_80_{axis}_default_{groups[0]}.pth")
+    experiment = model.experiment
+    loop, process, times = build_sampler(experiment, SamplingOptions("coursework"))
+    denoiser = Counting(guided_denoiser(experiment, SamplingOptions("coursework")))
+    x_0 = experiment.codec.encode(images)
+    *_, ours = loop(denoiser, process, process.degrade(x_0, times[0]), times)
+    plain = plain_restoration(state, images - 0.5, axis)
+    assert plain.abs().max() > 0.6  # outside the range of images, to which other samplers keep their estimates
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=0)
+    restored = model.restore(images, sampler="coursework")
+    torch.testing.assert_close(restored, (plain + 0.5).clamp(0, 1), atol=1e-5, rtol=0)
+    assert len(denoiser.calls) == build_sampler(experiment, SamplingOptions("coursework")).nfe == groups[0]
+
+
+def test_a_cold_file_of_the_coursework_is_restored_by_what_was_measured_to_be_best(tmp_path):
+    torch.save(cold_state("row", 7, 4), tmp_path / "custom_mnist_80_row_default_7.pth")
+    model, images = load(tmp_path / "custom_mnist_80_row_default_7.pth"), torch.rand(2, 1, 28, 28)
+    for each in (model, load(model.save(tmp_path / "again.pth"))):
+        assert torch.equal(each.restore(images), each.restore(images, sampler="pinned", steps=28))
+        assert not torch.allclose(each.restore(images), each.restore(images, sampler="alg2"))
+        assert each.restore(images, steps=7).shape == images.shape
 
 
 @pytest.mark.parametrize("preset, act", [("default", F.gelu), ("testing", F.selu)])

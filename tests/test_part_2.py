@@ -150,7 +150,8 @@ def test_the_courseworks_cold_state_dicts_load_and_restore(tmp_path, axis, key, 
     images = torch.rand(2, 1, 28, 28)
     blur = lambda x, t: naive(x, torch.full((2,), t / groups), axis, order)
     for begin in (0, 1):  # at T, and at T - 1 as the coursework did
-        *_, ours = trajectory(loaded, torch.arange(2), SamplingOptions(clip=False, begin=begin), originals=images)
+        options = SamplingOptions("alg2", clip=False, begin=begin)
+        *_, ours = trajectory(loaded, torch.arange(2), options, originals=images)
         with torch.no_grad():
             x = blur(images - 0.5, groups - begin)
             for t in range(groups - begin, 0, -1):

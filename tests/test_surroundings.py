@@ -13,9 +13,13 @@ import optuna
 import pytest
 import torch
 
+import part_1
+import part_2
+import training_grounds
 from diffusion import configure, files, load
 from diffusion.api import model as api
-from diffusion.commands import demo, generate, train, weights
+from diffusion.commands import demo, generate, quickstart, sweep, train, weights
+from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
 from diffusion.experiment import recipe, strict_yaml
 from diffusion.laboratory import flags, options
@@ -104,6 +108,31 @@ def test_an_output_folder_that_takes_no_files_is_refused_first(tmp_path, capsys,
     assert stop.value.code == 2 and err.count("\n") == 1 and "--out: " in err and "cannot be" in err
 
 
+WRITERS = {  # what a command writes in --out besides runs/
+    "part_1": (part_1.parser, ["1", "default"], ("Plots", "contents")),
+    "part_2": (part_2.parser, ["1", "default_7", "row"], ("Plots", "contents_custom")),
+    "training_grounds": (training_grounds.parser, ["1", "default", "no"], ()),
+    "train": (train.parser, [], ("Plots", "contents")),
+    "quickstart": (quickstart.parser, [], ("Plots", "contents")),
+    "sweep": (sweep.parser, ["--search", "lr"], ("Plots",)),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_folder_of_pictures_that_takes_no_files_is_refused_first(tmp_path, capsys, name):
+    parser, words, writes = WRITERS[name]
+    for folder in ("runs", "Plots", "contents", "contents_custom"):
+        out = tmp_path / folder
+        out.mkdir()
+        (out / folder).touch()  # in the way
+        if folder not in ("runs", *writes):
+            parser().parse_args([*words, "--out", str(out)])
+            continue
+        with pytest.raises(SystemExit):
+            parser().parse_args([*words, "--out", str(out)])
+        assert f"/{folder}' cannot be a folder" in capsys.readouterr().err
+
+
 def test_a_default_output_is_checked_too(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "samples.png").mkdir()
@@ -124,6 +153,16 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     assert not [name for name, flag in flags.FLAGS.items() if flag.get("type") is Path]
     model = configure(hidden=(4,))
     assert model.save("~/x.pth") == tmp_path / "x.pth" and load("~/x.pth").config == model.config
+    assert files.load("~/x.pth")["format"] and files.load(Path("~/x.pth"))["format"]
+    (tmp_path / "data").symlink_to(SRC.parent / "data")
+    (tmp_path / "weights").symlink_to(SRC.parent / "weights")
+    (tmp_path / "a.yaml").write_text("preset: unet_fast\n")
+    assert len(load_data("MNIST", "test", "~/data")) == 10_000
+    assert recipe.read(Path("~/a.yaml")).name == "a"
+    extractor = extractor_for("~/weights/classifier_MNIST.pth")
+    assert extractor_for("mnist", "~/weights").sha256 == extractor.sha256
+    scores.Reference.of(extractor, torch.zeros(3, 1, 28, 28), "~/cache")
+    assert len([*(tmp_path / "cache").iterdir()]) == 1 and not Path("~").exists()
 
 
 # --- Encodings ---
@@ -181,6 +220,13 @@ def test_ctrl_c_in_the_first_seconds_is_silent(tmp_path, words, seconds):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_nothing_is_imported_before_ctrl_c_is_silent():
+    code = "import collections.abc, importlib, os, signal, sys; before = set(sys.modules); "
+    code += "from diffusion.laboratory.stopping import importing; print(sorted(set(sys.modules) - before))"
+    rooms = ["diffusion", "diffusion.laboratory", "diffusion.laboratory.stopping"]
+    assert run("-S", "-c", code).stdout == f"{rooms}\n"
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_the_command_trains_scores_stores_and_does_nothing_twice(few, capsys):
     state = (folder / "runs/DDPM_testing/state.pt").read_bytes()
     make("--only", "tiny", "tiny_row")
     said = capsys.readouterr().out
-    assert said.count("nothing was missing") == 1 and f"tiny: {names[1]}\n" in said
+    assert said.count("nothing was missing") == 1 and f"tiny: wrote {again}\n" in said
     assert again.read_bytes() == first[names[1]]  # to the bit, scores and all
     assert (folder / "runs/DDPM_testing/state.pt").read_bytes() == state  # nothing was trained
     assert (folder / "w/README.md").read_text() == catalogue(folder / "w")

@@ -1,9 +1,8 @@
 """A small diffusion laboratory: `from diffusion import load`, then `load("unet").sample(16, label=3)`."""
 
-from typing import TYPE_CHECKING
-
 __all__ = ["Config", "Model", "Trainer", "configure", "load"]
 
+TYPE_CHECKING = False  # typing's takes longer to import than all else here; type checkers know the name
 if TYPE_CHECKING:  # what editors and type checkers read
     from diffusion.api.model import Model, configure, load
     from diffusion.experiment.config import Config

@@ -18,13 +18,18 @@ import torch
 from diffusion.errors import Failure, UserError
 
 
+def expand(path: str | Path) -> Path:
+    """The path, in which ~ is the home folder: a shell has replaced it only where it begins a word."""
+    return Path(os.path.expanduser(path))
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let `write` fill a temporary file in the same folder, then put it in the place of `path` in one step.
 
     A reader, or a kill at any moment, finds the old file or the new one, never a part. A failed write (full disk)
     raises OSError and leaves the old file as it was.
     """
-    path = Path(os.path.expanduser(path))
+    path = expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -57,7 +62,7 @@ def load(path: Path) -> Any:
     Raises UserError with one sentence if the file is missing, cannot be read, is cut short, or holds more than tensors
     and plain values; Failure if it is too large for the memory.
     """
-    path = Path(path)
+    path = expand(path)
     if not is_file(path):
         raise UserError(f"there is no file {str(path)!r}")
     what = "is not a weight file, or is cut short or damaged"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError
+from diffusion.errors import Failure, UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.method.arrays import as_images, as_labels, as_tensor, check_pixels
@@ -46,6 +46,13 @@ def check_time(t: Any, like: Tensor) -> Tensor:
     if t.shape not in ((), (len(like),)) or not ((t >= 0) & (t <= 1)).all():
         raise UserError(f"{TIME}; not {t.tolist()}")
     return t.expand(len(like))
+
+
+def check_result(x: Tensor) -> Tensor:
+    """What a network has computed, whatever it is; Failure if any of it is NaN or infinite."""
+    if not x.isfinite().all():
+        raise Failure("the result came out as NaN or infinite: nothing to look at")
+    return x
 
 
 def check_mask(mask: Any, images: Tensor) -> Tensor:

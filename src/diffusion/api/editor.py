@@ -1,9 +1,19 @@
 """Editing real images with a trained model: `model.edit`. Images are (B, C, H, W) in [0, 1]."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from diffusion.api.checks import Label, check_batch, check_gaussian, check_images, check_mask, optional_labels
+from diffusion.api.checks import (
+    Label,
+    check_batch,
+    check_gaussian,
+    check_images,
+    check_mask,
+    check_result,
+    optional_labels,
+)
 from diffusion.api.generation import guided_denoiser, image_noise
 from diffusion.errors import UserError, check_float, check_int
 from diffusion.experiment.build import Experiment
@@ -55,8 +65,8 @@ class Editor:
         denoiser, (_, process, times), cond = self._prepare(len(images), label, options)
         x_0, passes = self.experiment.codec.encode(images), check_int("resample, the passes a step,", resample, 1)
         noise = image_noise(images, seed)
-        filled = last(editing.inpaint(denoiser, process, x_0, mask, times, noise, passes, cond=cond))
-        return torch.where(mask, self.experiment.codec.decode(filled), images)
+        states = editing.inpaint(denoiser, process, x_0, mask, times, noise, passes, cond=cond)
+        return torch.where(mask, self._finished(states), images)
 
     def vary(
         self,
@@ -87,7 +97,7 @@ class Editor:
         steps = check_int(f"steps from t = {strength:g}", steps, 1, most)
         x_0, noise = self.experiment.codec.encode(images), image_noise(images, seed)
         states = editing.vary(denoiser, process, x_0, strength, steps, noise, loop, cond=cond)
-        return self.experiment.codec.decode(last(states))
+        return self._finished(states)
 
     def interpolate(
         self,
@@ -151,7 +161,7 @@ class Editor:
 
     def _ddim(self, x_1: Tensor, label: Label, options: SamplingOptions) -> Tensor:
         denoiser, (loop, process, times), cond = self._prepare(len(x_1), label, options)
-        return self.experiment.codec.decode(last(loop(denoiser, process, x_1, times, cond=cond)))
+        return self._finished(loop(denoiser, process, x_1, times, cond=cond))
 
     def _invert(self, images: Tensor, label: Label, options: SamplingOptions, refine: int) -> Tensor:
         check_gaussian(self.experiment, "an inversion")
@@ -159,7 +169,7 @@ class Editor:
         denoiser, (_, process, times), cond = self._prepare(len(images), label, options)
         check_int("steps of an inversion", len(times) - 1, 2)
         x_0, refine = self.experiment.codec.encode(images), check_int("refine, the corrections a step,", refine, 0)
-        return last(editing.invert(denoiser, process, x_0, times, refine, cond=cond))
+        return check_result(last(editing.invert(denoiser, process, x_0, times, refine, cond=cond)))
 
     def _latent(self, end: Tensor | int, label: Label, options: SamplingOptions) -> Tensor:
         """The noise x_1 (C, H, W) of a seed, or from which an image (C, H, W) is drawn."""
@@ -168,6 +178,10 @@ class Editor:
         device = self.experiment.device
         like, seed = torch.empty(1, *self.experiment.config.shape, device=device), check_int("a seed", end, 0)
         return self.experiment.process.prior(like, Noise(seed, torch.zeros(1, device=device)))[0]
+
+    def _finished(self, states: Iterator[Tensor]) -> Tensor:
+        """The last state as images."""
+        return self.experiment.codec.decode(check_result(last(states)))
 
     def _unit_range(self, images: Tensor) -> Tensor:
         images = check_images(images, self.experiment)

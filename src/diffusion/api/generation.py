@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from diffusion.api.checks import Label, check_labels
-from diffusion.errors import Failure, UserError, check_int
+from diffusion.api.checks import Label, check_labels, check_result
+from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler, clips
 from diffusion.method.denoiser import Clipped, Denoise
 from diffusion.method.guidance import Guided
 from diffusion.method.noise import Noise, fold_in
@@ -20,7 +20,7 @@ def guided_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED)
     if options.guidance_scale != 1 and not experiment.config.classes:
         raise UserError("these weights know no labels, so there is nothing to guide: leave the guidance scale at 1")
     denoiser = Guided(experiment.denoiser, options.guidance_scale, options.interval)
-    return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if options.clip else denoiser
+    return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if clips(experiment, options) else denoiser
 
 
 def trajectory(
@@ -52,8 +52,7 @@ def trajectory(
     yield codec.decode(x_1)
     for x in loop(denoiser, process, x_1, times, noise, cond=cond):
         yield codec.decode(x)
-    if not x.isfinite().all():
-        raise Failure("the samples came out as NaN or infinite: nothing to look at")
+    check_result(x)
 
 
 @torch_defaults()

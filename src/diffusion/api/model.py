@@ -9,7 +9,16 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from diffusion.api.checks import Label, Time, check_gaussian, check_images, check_state, check_time, optional_labels
+from diffusion.api.checks import (
+    Label,
+    Time,
+    check_gaussian,
+    check_images,
+    check_result,
+    check_state,
+    check_time,
+    optional_labels,
+)
 from diffusion.api.editor import Editor
 from diffusion.api.generation import generate, guided_denoiser, image_noise, trajectory
 from diffusion.errors import UserError, check_int
@@ -67,7 +76,8 @@ class Model:
         """New images (count, C, H, W).
 
         `label` is one for all or (count,) of them; of a class-conditional model, None draws 0, 1, 2, … in turn.
-        `sampler` is "ddpm", "ddim", "heun", "dpm" or "sde", of cold models "alg2", "alg1", "pinned" or "direct".
+        `sampler` is "ddpm", "ddim", "heun", "dpm" or "sde"; of cold models "alg2", "alg1", "pinned", "direct" or
+        "coursework", which never clips.
         `guidance_scale` 0 ignores the label, 1 follows it, more exaggerates it, at times within `interval`.
         UserError for a label, a sampler or a number of steps that there is not.
         """
@@ -175,7 +185,7 @@ class Model:
         denoiser, noise = guided_denoiser(self.experiment, options), image_noise(images, seed)
         x_0 = codec.encode(dequantise(levels, noise))
         nats = log_likelihood(denoiser, process, x_0, steps, noise, probes, cond=cond)
-        return bits_per_dim(nats, x_0[0].numel(), (codec.high - codec.low) / 256)
+        return bits_per_dim(check_result(nats), x_0[0].numel(), (codec.high - codec.low) / 256)
 
     def decode(self, x: Tensor) -> Tensor:
         """Any state x of the process as images to look at."""
@@ -196,7 +206,7 @@ class Model:
     def _x_0(self, x_t: Tensor, t: Time, label: Label, options: SamplingOptions) -> Tensor:
         x_t = check_state(x_t, self.experiment)
         cond = optional_labels(self.experiment, len(x_t), label, options)
-        return guided_denoiser(self.experiment, options)(x_t, check_time(t, x_t), cond=cond)
+        return check_result(guided_denoiser(self.experiment, options)(x_t, check_time(t, x_t), cond=cond))
 
 
 def load(name: str | Path, device: torch.device | str = "cpu", *, preset: str | None = None) -> Model:

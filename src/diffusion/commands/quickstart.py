@@ -12,7 +12,7 @@ from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.judge import Judge, open_run
-from diffusion.laboratory.options import Parser, number
+from diffusion.laboratory.options import Parser, number, output_directories
 from diffusion.laboratory.show import draw_curves, draw_grid, report, row
 
 NAME = "quickstart"
@@ -24,7 +24,8 @@ SHEETS = tuple(25 * 2**i for i in range(12))  # steps after which samples are dr
 def parser() -> Parser:
     p = Parser(__doc__, mode=NAME)
     p.add_argument("--minutes", type=number(float, 1e-3), default=2.0, help="of training")
-    add_flags(p, "seed", "out", "data-root", "device", "resume", "limit-steps", "save-every")
+    out = {"type": output_directories("runs", "Plots", "contents")}
+    add_flags(p, "seed", "out", "data-root", "device", "resume", "limit-steps", "save-every", out=out)
     add_flags(p, "eval-samples", eval_samples={"default": 1000})
     return p
 

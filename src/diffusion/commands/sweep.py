@@ -88,7 +88,7 @@ def parser() -> Parser:
     p.add_argument("--epochs", type=number(int, 1), default=1, help="that each trial is trained")
     p.add_argument("--name", help="of the sweep (default: what is tried)")
     p.add_argument("--storage", help="database URL (default: sqlite:///OUT/runs/sweeps/NAME/trials.db)")
-    add_training_flags(p, "gaussian")
+    add_training_flags(p, "runs", "Plots", process="gaussian")
     p.set_defaults(eval_every=None, eval_seeds=1)  # a sweep has many trials: by default only their ends are scored
     return p
 

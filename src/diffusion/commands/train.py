@@ -31,7 +31,7 @@ def parser() -> Parser:
     p.add_argument("--epochs", type=number(float, 1e-3, MOST), help="… or passes over the data")
     minutes = "… or minutes; what is used up first ends the training"
     p.add_argument("--minutes", type=number(float, 1e-3, MOST), help=minutes)
-    add_training_flags(p)
+    add_training_flags(p, "runs", "Plots", "contents")
     p.set_defaults(dataset=None)  # the recipe's
     return p
 

@@ -18,7 +18,7 @@ from diffusion.files import shipped_weights
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.laboratory.flags import SCORES, add_flags
 from diffusion.laboratory.judge import COLD_SAMPLERS, Judge, open_run
-from diffusion.laboratory.options import Parser, one_of, output_directory
+from diffusion.laboratory.options import Parser, one_of, output_directories, output_directory
 from diffusion.laboratory.run import Run
 
 EXAMPLES = """examples:
@@ -78,7 +78,8 @@ def parser() -> Parser:
     p.add_argument("--rescore", action="store_true", help="train nothing; score the files that are there anew")
     p.add_argument("--table", action="store_true", help="only write the folder's README.md anew")
     resume = {"help": "understood, not needed: what was stopped goes on"}
-    add_flags(p, "data-root", "out", "device", "resume", out={"help": "where runs/ is made"}, resume=resume)
+    out = {"type": output_directories("runs"), "help": "where runs/ is made"}
+    add_flags(p, "data-root", "out", "device", "resume", out=out, resume=resume)
     add_flags(p, *SCORES)
     p.set_defaults(eval_samples=None)  # the family's
     return p
@@ -97,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
                 run.record(epoch)
             ship(judge, due, args.into if args.rescore else run.folder.path, args.into)
         nothing = "nothing is there" if args.rescore else "nothing was missing"
-        print(f"{name}: {', '.join(due) or nothing}", flush=True)
+        written = ", ".join(str(args.into / file) for file in due)
+        print(f"{name}: {f'wrote {written}' if due else nothing}", flush=True)
     text = catalogue(args.into)
     files.write_atomically(args.into / "README.md", lambda file: file.write(text.encode()))
     print(f"wrote {args.into / 'README.md'}")

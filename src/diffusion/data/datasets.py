@@ -14,6 +14,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from diffusion.data import fetch
 from diffusion.data.fetch import About
 from diffusion.errors import unknown
+from diffusion.files import expand
 from diffusion.precision import torch_defaults
 
 
@@ -64,7 +65,7 @@ def load(name: str, split: str = "train", root: str | Path = "data", device: str
     about = DATASETS[name]
     if split not in about.files:
         raise unknown("split", split, about.files)
-    images, labels = about.read(*fetch.obtain(name, about, split, Path(root)))
+    images, labels = about.read(*fetch.obtain(name, about, split, expand(root)))
     return Dataset(name, images.contiguous(), labels, about.classes).to(device)
 
 

@@ -13,6 +13,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+SamplerName = Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned", "coursework", "direct"]
 T = TypeVar("T")
 
 
@@ -68,7 +69,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:  # defaults of sampling; None: the first sampler of the process, its usual steps
-    sampler: Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned", "direct"] | None = None
+    sampler: SamplerName | None = None
     sampler_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 

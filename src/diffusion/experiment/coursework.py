@@ -77,7 +77,9 @@ def read(states: dict[str, dict[str, Any]], stem: str, named: str | None = None)
         if not torch.equal(table.double().flatten().sort().values, torch.arange(28.0).double()):
             raise UserError(f"{needed!r} in {stem!r} is no order of lines: it has to hold each of 0 … 27 once")
         order = table.long().reshape(len(table), -1)  # (T, lines per group)
-        config, process = config.replace(axis=axis, timesteps=len(order), noise=0.0), {"rank": rank_of(order)}
+        # Trained without t = T: of all samplers, pinned restores best from there (docs/results.md).
+        config = config.replace(axis=axis, timesteps=len(order), noise=0.0, sampler="pinned")
+        process = {"rank": rank_of(order)}
     else:
         config = config.replace(timesteps=len(table) - 1, variance="beta")
         usual = LinearBeta(config.timesteps, config.beta_min, config.beta_max).alpha_bar

@@ -13,6 +13,7 @@ from diffusion.errors import UserError, unknown
 from diffusion.experiment import config, strict_yaml
 from diffusion.experiment.config import Config
 from diffusion.experiment.presets import PRESETS, preset
+from diffusion.files import expand
 
 MOST = 10**9  # of every budget
 Whole = Annotated[int, Field(gt=0, le=MOST)]
@@ -92,7 +93,7 @@ class Recipe:
 
 def read(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a YAML file, changed by `section.key=value` overrides; it takes its name from the file."""
-    path = Path(path)
+    path = expand(path)
     content = strict_yaml.read(path)
     if not re.fullmatch(r"[\w .+-]+", path.stem):
         raise UserError(f"a run is called as its file: letters, digits and '_-+.' only, not {path.stem!r}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.errors import UserError, check_float, check_int, unknown
 from diffusion.experiment.build import Experiment
 from diffusion.method.process import Process
-from diffusion.method.sampler import heun, multistep, sample
+from diffusion.method.sampler import heun, multistep, one_late, sample
 
 Loop = Callable[..., Iterator[Tensor]]
 Interval = tuple[float, float]
@@ -25,6 +25,7 @@ class SamplerSpec(NamedTuple):
     steps: int | None  # by default; None is T, and of pinned averages at least FEWEST
     grid: str | None = None  # of the times; None: even
     pinned: bool = False  # whether averages are held fixed
+    clip: bool = True  # whether estimates of x_0 are clipped, if that is not declined
 
 
 FEWEST = 28  # steps of pinned averages: where there are few groups, each is visited several times
@@ -41,6 +42,7 @@ SAMPLERS: dict[str, dict[str, SamplerSpec]] = {  # of each kind of process
         "alg2": SamplerSpec(sample, 0.0, None),
         "alg1": SamplerSpec(sample, 1.0, None),
         "pinned": SamplerSpec(sample, 1.0, None, pinned=True),  # ours
+        "coursework": SamplerSpec(one_late, 0.0, None, clip=False),  # its code, literally
         "direct": SamplerSpec(sample, 1.0, 1),
     },
 }
@@ -57,7 +59,7 @@ class SamplingOptions:
     guidance_scale: float = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
     interval: Interval = ALWAYS  # the times at which the scale applies; outside it is 1
     variance: str | None = None  # of ddpm's noise, "beta" or "posterior"
-    clip: bool = True  # whether estimates of x_0 are kept in the range of images
+    clip: bool = True  # whether estimates of x_0 are kept in the range of images; never by "coursework"
     begin: int = 0  # steps left out at the start, where originals are restored
 
     def __post_init__(self) -> None:
@@ -95,17 +97,28 @@ class Sampler(NamedTuple):
         return 2 * self.steps - 1 if self.loop is heun else self.steps
 
 
-def build_sampler(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Sampler:
-    """What the options make of an experiment; UserError for a sampler or a number of steps that its process has not."""
-    config, name, steps = experiment.config, options.sampler, options.steps
-    known = SAMPLERS[config.process]
-    if name is None:
-        name, steps = config.sampler, config.sampler_steps if steps is None else steps
+def sampler_name(experiment: Experiment, options: SamplingOptions) -> str:
+    """The sampler that is meant; UserError if the experiment's process has none of that name."""
+    config, known = experiment.config, SAMPLERS[experiment.config.process]
+    name = options.sampler or config.sampler
     if name is None:  # noise in every degraded image is there to be drawn afresh
         name = "pinned" if config.process == "averaging" and config.noise else next(iter(known))
     if name not in known:
         raise unknown("sampler", name, known)
-    spec, process = known[name], copy.copy(experiment.process)
+    return name
+
+
+def clips(experiment: Experiment, options: SamplingOptions) -> bool:
+    """Whether estimates of x_0 are clipped."""
+    return options.clip and SAMPLERS[experiment.config.process][sampler_name(experiment, options)].clip
+
+
+def build_sampler(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Sampler:
+    """What the options make of an experiment; UserError for a sampler or a number of steps that its process has not."""
+    config, name, steps = experiment.config, sampler_name(experiment, options), options.steps
+    if options.sampler is None and steps is None:
+        steps = config.sampler_steps
+    spec, process = SAMPLERS[config.process][name], copy.copy(experiment.process)
     # Only ddpm has a choice of variance: the others are exact for the posterior's.
     variance = options.variance or config.variance if name == "ddpm" else "posterior"
     vars(process).update(eta=spec.eta, pinned=spec.pinned, variance=variance)  # each process reads its own of these

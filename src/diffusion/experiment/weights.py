@@ -1,6 +1,5 @@
 """Weight files: written, found by name, and read, ours and the coursework's."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -69,7 +68,7 @@ def find_weights(name: str, folders: Iterable[Path]) -> Path:
     said; no epoch means the longest training. What the first folder has, the shipped weights, keeps its names; a name
     that means files in several of the others is refused. What was put aside has no name, only a path.
     """
-    if files.is_file(path := Path(os.path.expanduser(name))):
+    if files.is_file(path := files.expand(name)):
         return path
     folders = [folder for folder in map(Path, folders) if not files.is_aside(folder)]
     shelves = _names(folders[:1]), _names(folders[1:])

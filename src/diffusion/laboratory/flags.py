@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from diffusion.data.datasets import DATASETS
 from diffusion.experiment.presets import COLD, DDPM
 from diffusion.experiment.samplers import FEWEST, NAMES, SAMPLERS
-from diffusion.laboratory.options import directory, number, one_of, output_directory, path
+from diffusion.laboratory.options import directory, number, one_of, output_directories, output_directory, path
 from diffusion.method.averaging import ORDERS
 from diffusion.method.denoiser import LOSSES
 from diffusion.metrics.features import CLASSIFIERS
@@ -60,7 +60,7 @@ ROWS: dict[str, tuple] = {  # type, help and default
     "preset": (one_of("preset", [*DDPM, *COLD]), "of a file of the coursework, if its name does not say it"),
     "count": (number(int, 1, 10**9), "how many samples", 16),
     "seed": (number(int, 0), "of all noise: sample i of a seed is always the same image", 0),
-    "sampler": (one_of("sampler", NAMES), f"{', '.join(NAMES)}; the last four of cold weights (default: as saved)"),
+    "sampler": (one_of("sampler", NAMES), f"{', '.join(NAMES)}; the last five of cold weights (default: as saved)"),
     "steps": (number(int, 1), f"of the sampler (default: {STEPS}; of cold weights {COLD_STEPS})"),
     "guidance-scale": (number(float, -100, 100), "0 ignores the label, 1 follows it, more exaggerates it", 1.0),
     "guidance-interval": (number(float, 0, 1), "guide only at these times (default: 0 1, always)", (0.0, 1.0)),
@@ -84,12 +84,16 @@ def add_flags(parser: Any, *names: str, **changes: dict[str, Any]) -> None:
         parser.add_argument(f"--{name}", **FLAGS[name] | changes.get(name.replace("-", "_"), {}))
 
 
-def add_training_flags(parser: Any, process: str = "", scores: bool = True) -> None:
-    """What is common to everything that trains; how a kind of `process` is sampled meanwhile; how that is scored."""
+def add_training_flags(parser: Any, *folders: str, process: str = "", scores: bool = True) -> None:
+    """What is common to everything that trains; how a kind of `process` is sampled meanwhile; how that is scored.
+
+    `folders` are those that it writes in --out.
+    """
     group = parser.add_argument_group("training")
     seed = {"default": None, "help": "of weights, order and noise (default: 0)"}
     batch_size = {"help": "of all processes together (default: the preset's)"}
-    add_flags(group, "dataset", "data-root", "out", "seed", "lr", "batch-size", seed=seed, batch_size=batch_size)
+    changes = {"seed": seed, "batch_size": batch_size, "out": {"type": output_directories(*folders)}}
+    add_flags(group, "dataset", "data-root", "out", "seed", "lr", "batch-size", **changes)
     add_flags(group, "precision", "device", "resume", "limit-steps", "save-every")
     if process:
         known, usual = SAMPLERS[process], {"gaussian": STEPS, "averaging": COLD_STEPS}[process]

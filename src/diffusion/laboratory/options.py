@@ -104,7 +104,7 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
 
 def path(text: str) -> Path:
     """An argparse type: a path, in which ~ is the home folder, whatever the shell made of it."""
-    return Path(os.path.expanduser(text))
+    return Path(os.path.expanduser(text))  # as files.expand, without torch
 
 
 def directory(text: str) -> Path:
@@ -120,6 +120,17 @@ def output_directory(text: str) -> Path:
     if not _takes_files(nearest := _nearest(folder)):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {str(nearest)!r} takes no files")
     return folder
+
+
+def output_directories(*names: str) -> Callable[[str], Path]:
+    """An argparse type: a folder that can be written, or made, and in it folders of these names."""
+
+    def parse(text: str) -> Path:
+        for name in names:
+            output_directory(os.path.join(text, name))
+        return output_directory(text)
+
+    return parse
 
 
 def output_file(*suffixes: str) -> Callable[[str], Path]:

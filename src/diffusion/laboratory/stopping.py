@@ -1,9 +1,8 @@
 """SIGINT, SIGTERM and SIGHUP end a command in good order."""
 
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 
 class Stopped(Exception):
@@ -22,13 +21,16 @@ def on_stop(handler: Callable[[int], object]) -> None:
         signal.signal(each, lambda number, frame: handler(number))
 
 
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """Let Ctrl-C end the process at once and without a word: torch takes seconds, and nothing is begun."""
-    before = signal.getsignal(signal.SIGINT)
-    if before == signal.default_int_handler:  # a shell ignores it for what runs in the background
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+class importing:
+    """Let Ctrl-C end the process at once and without a word: torch takes seconds, and nothing is begun.
+
+    A class, and few imports above it: until it is entered, Python answers with its own traceback.
+    """
+
+    def __enter__(self) -> None:
+        self.before = signal.getsignal(signal.SIGINT)
+        if self.before == signal.default_int_handler:  # a shell ignores it for what runs in the background
+            signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self.before)

@@ -76,8 +76,8 @@ def extractor_for(
     `name` is the data set's, "mnist", "fashion", "inception", or a classifier's file X.pth. UserError if there is none.
     """
     if name == "inception":
-        return _inception(Path(inception_weights) if inception_weights else _find_inception(Path(weights)), device)
-    return _classifier(Path(name) if name.endswith(".pth") else find_classifier(name, weights), device)
+        return _inception(files.expand(inception_weights or _find_inception(files.expand(weights))), device)
+    return _classifier(files.expand(name) if name.endswith(".pth") else find_classifier(name, weights), device)
 
 
 def find_classifier(name: str, weights: str | Path = "weights") -> Path:
@@ -85,7 +85,7 @@ def find_classifier(name: str, weights: str | Path = "weights") -> Path:
     dataset = CLASSIFIERS.get(name, name)
     if dataset not in DATASETS:
         raise unknown("features", name, [*DATASETS, *CLASSIFIERS, "inception", "a classifier's .pth"])
-    path = Path(weights) / f"classifier_{dataset}.pth"
+    path = files.expand(weights) / f"classifier_{dataset}.pth"
     if not path.is_file():
         train = f"`python src train-classifier --dataset {dataset}`"
         raise UserError(f"{dataset} is measured with {str(path)!r}, which is not there: {train} makes it")
