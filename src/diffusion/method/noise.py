@@ -38,7 +38,7 @@ class Noise:
     """A stream of draws for the samples `index` (B,) under `seed`; every call is the next draw."""
 
     def __init__(self, seed: int, index: Tensor):
-        start = mix(torch.tensor(signed(seed * GOLDEN), device=index.device))
+        start = mix(torch.full((), signed(seed * GOLDEN), device=index.device))
         self.key = mix(start + index.long() * signed(GOLDEN))  # (B,)
         self.draws = 0
 

@@ -15,8 +15,10 @@ from diffusion.errors import Failure
 from diffusion.experiment.build import Experiment
 from diffusion.method.denoiser import Cond, Denoiser
 from diffusion.method.noise import Noise
+from diffusion.training.graph import Graphed
 
 SYNC_EVERY = 20  # steps after which losses are read from a GPU: each time, it has to wait for the CPU
+Number = float | Tensor
 FITTED = 20_000  # training images that a process learns its prior from
 
 
@@ -62,10 +64,14 @@ class Trainer:
         self.denoiser = copy.deepcopy(self.ema).requires_grad_(True)
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
         weights, betas = self.denoiser.parameters(), (0.9, e.config.beta2)
-        self.optimizer: Any = torch.optim.Adam(weights, lr=e.config.lr, betas=betas, fused=True)
-        if device.type == "cuda":  # a CPU gains nothing; the compiler also turns to channels_last by itself
+        cuda = device.type == "cuda"
+        self.optimizer: Any = torch.optim.Adam(weights, lr=e.config.lr, betas=betas, fused=True, capturable=cuda)
+        self.optimize: Callable = self._optimize
+        if cuda:  # a CPU gains nothing; the compiler also turns to channels_last by itself
             self.denoiser.network.compile()
             self.ema.network.compile()
+        if cuda and self.accelerator.num_processes == 1:
+            self.optimize = Graphed(self._optimize)
         self.loss = self.accelerator.prepare_model(Loss(self.denoiser))
         self.losses: list[float] = []  # of every step so far, mean over processes
         self.end: int | None = None  # the step at which a training of planned length ends; lr falls towards it
@@ -106,6 +112,27 @@ class Trainer:
     def update(self, x_0: Tensor, cond: Cond = None) -> Tensor:
         """One step on a local batch (B, C, H, W) and its conditions; returns (loss, gradient norm) on the device."""
         first = self.step * self.config.batch_size + self.accelerator.process_index * len(x_0)
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))  # soon leaves the random start
+        if x_0.device.type == "cpu":
+            return self.optimize(x_0, cond, first, self.lr, 1 - decay)
+        numbers = (torch.tensor(first), torch.tensor(self.lr), torch.tensor(1 - decay))
+        return self.optimize(x_0, cond, *(each.to(x_0.device, non_blocking=True) for each in numbers))
+
+    def _optimize(self, x_0: Tensor, cond: Cond, first: Number, lr: Number, ema_weight: Number) -> Tensor:
+        """The work of `update`; on a GPU its numbers are tensors there, so that it can be recorded."""
+        loss = self.loss(x_0, *self.corrupt(x_0, cond, first))
+        self.accelerator.backward(loss)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.denoiser.parameters() if p.grad is not None])
+        self.bad.copy_(torch.maximum(self.bad, (~torch.isfinite(loss.detach() + norm)).float()))
+        self.optimizer.found_inf = self.bad
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._update_ema(ema_weight)
+        return torch.stack([loss.detach(), norm])
+
+    def corrupt(self, x_0: Tensor, cond: Cond, first: Number) -> tuple[Tensor, Tensor, Tensor, Cond]:
+        """The noise (B, C, H, W), x_t, t (B,) and the conditions, some of them dropped; sample `first` comes first."""
         noise = Noise(self.config.seed, first + torch.arange(len(x_0), device=x_0.device))
         t = self.process.draw_time(noise)
         eps = noise(x_0) if self.process.adds_noise else torch.zeros_like(x_0)
@@ -113,22 +140,19 @@ class Trainer:
         if cond is not None:
             dropped = noise.uniform() <= self.config.drop_prob
             cond = torch.where(dropped, self.denoiser.null(cond), cond)
-        loss = self.loss(x_0, eps, x_t, t, cond)
-        self.accelerator.backward(loss)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.denoiser.parameters() if p.grad is not None])
-        self.bad = torch.maximum(self.bad, (~torch.isfinite(loss.detach() + norm)).float())
-        self.optimizer.found_inf = self.bad
-        self.optimizer.param_groups[0]["lr"] = self.lr
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.update_ema()
-        return torch.stack([loss.detach(), norm])
+        return eps, x_t, t, cond
 
     @torch.no_grad()
-    def update_ema(self) -> None:
-        """Move the averaged weights; their warm-up lets them leave the random start quickly."""
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.denoiser.parameters()), 1 - decay)
+    def _update_ema(self, weight: Number) -> None:
+        """Move the averaged weights by that part of the way to the trained ones."""
+        averaged: list[Tensor] = list(self.ema.parameters())
+        trained: list[Tensor] = list(self.denoiser.parameters())
+        if isinstance(weight, float):
+            torch._foreach_lerp_(averaged, trained, weight)
+        else:
+            ahead = torch._foreach_sub(trained, averaged)
+            torch._foreach_mul_(ahead, weight)
+            torch._foreach_add_(averaged, list(ahead))
 
     def sync_losses(self) -> None:
         """Bring the pending losses to the CPU, averaged over the processes; raise Diverged if one is not finite."""
