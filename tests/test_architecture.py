@@ -29,6 +29,8 @@ LIBRARIES = {  # the only files under src/ that may use these
     "matplotlib": r"diffusion/figures\.py",
     "torchvision.datasets": r"diffusion/data/.*",
     "fastapi": r"diffusion/serving/.*",
+    "uvicorn": r"diffusion/serving/.*",
+    "prometheus_client": r"diffusion/serving/.*",
     "websockets": r"diffusion/streaming/.*",
     "argparse": r"diffusion/laboratory/.*|diffusion/commands/.*|[^/]+\.py",
 }

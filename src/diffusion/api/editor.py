@@ -1,6 +1,7 @@
 """Editing real images with a trained model: `model.edit`. Images are (B, C, H, W) in [0, 1]."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from diffusion.api.checks import (
     check_result,
     optional_labels,
 )
-from diffusion.api.generation import guided_denoiser, image_noise
+from diffusion.api.generation import MakeDenoiser, guided_denoiser, image_noise
 from diffusion.errors import UserError, check_float, check_int
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import ALWAYS, Interval, Sampler, SamplingOptions, build_sampler
@@ -26,6 +27,18 @@ from diffusion.method.sampler import last
 from diffusion.precision import methods_with_torch_defaults
 
 
+def variation_sampler(experiment: Experiment, options: SamplingOptions, strength: float) -> Sampler:
+    """The sampler of `Editor.vary`: its steps are even in t, from t = strength; UserError for what cannot be."""
+    rule = "strength is a time above 0 (which would keep the picture) and up to 1"
+    strength = check_float(rule, strength, lambda t: 0 < t <= 1)
+    loop, process, times = build_sampler(experiment, replace(options, steps=None))
+    most = process.timesteps and max(1, round(strength * process.timesteps))
+    usual = max(1, round(strength * (len(times) - 1)))
+    steps = min(usual, most or usual) if options.steps is None else options.steps
+    steps = check_int(f"steps from t = {strength:g}", steps, 1, most)
+    return Sampler(loop, process, process.times(steps, start=strength))
+
+
 @methods_with_torch_defaults
 class Editor:
     """Every method takes `label`, one or one for each image (None: unconditional), and the options of Model.sample.
@@ -33,8 +46,8 @@ class Editor:
     Its noise is independent of that of sampling: what was sampled from a seed can be edited with the same seed.
     """
 
-    def __init__(self, experiment: Experiment):
-        self.experiment = experiment
+    def __init__(self, experiment: Experiment, make_denoiser: MakeDenoiser = guided_denoiser):
+        self.experiment, self.make_denoiser = experiment, make_denoiser
 
     def inpaint(
         self,
@@ -86,16 +99,12 @@ class Editor:
 
         The steps are even in t; by default as many as the sampler takes from there on.
         """
-        rule = "strength is a time above 0 (which would keep the picture) and up to 1"
-        images, strength = self._unit_range(images), check_float(rule, strength, lambda t: 0 < t <= 1)
-        options = SamplingOptions(sampler, None, guidance_scale, interval, variance, clip)
-        denoiser, (loop, process, times), cond = self._prepare(len(images), label, options)
-        most = process.timesteps and max(1, round(strength * process.timesteps))
-        usual = max(1, round(strength * (len(times) - 1)))
-        if steps is None:
-            steps = min(usual, most or usual)
-        steps = check_int(f"steps from t = {strength:g}", steps, 1, most)
-        x_0, noise = self.experiment.codec.encode(images), image_noise(images, seed)
+        images = self._unit_range(images)
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
+        loop, process, times = variation_sampler(self.experiment, options, strength)
+        denoiser = self.make_denoiser(self.experiment, options)
+        cond = optional_labels(self.experiment, len(images), label, options)
+        x_0, noise, steps = self.experiment.codec.encode(images), image_noise(images, seed), len(times) - 1
         states = editing.vary(denoiser, process, x_0, strength, steps, noise, loop, cond=cond)
         return self._finished(states)
 
@@ -156,7 +165,7 @@ class Editor:
 
     def _prepare(self, count: int, label: Label, options: SamplingOptions) -> tuple[Denoise, Sampler, Tensor | None]:
         """What draws `count` images of these labels: the denoiser, the sampler, the condition."""
-        denoiser, sampler = guided_denoiser(self.experiment, options), build_sampler(self.experiment, options)
+        denoiser, sampler = self.make_denoiser(self.experiment, options), build_sampler(self.experiment, options)
         return denoiser, sampler, optional_labels(self.experiment, count, label, options)
 
     def _ddim(self, x_1: Tensor, label: Label, options: SamplingOptions) -> Tensor:

@@ -1,6 +1,7 @@
 """Samples of an experiment: all states from noise to image, and the finished images."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,23 +24,27 @@ def guided_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED)
     return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if clips(experiment, options) else denoiser
 
 
+MakeDenoiser = Callable[[Experiment, SamplingOptions], Denoise]  # guided_denoiser, or what wraps its denoiser
+
+
 def trajectory(
     experiment: Experiment,
     index: Tensor,
     options: SamplingOptions = AS_SAVED,
     *,
-    seed: int = 0,
+    seed: int | Tensor = 0,
     labels: Label = None,
     originals: Tensor | None = None,
+    make_denoiser: MakeDenoiser = guided_denoiser,
 ) -> Iterator[Tensor]:
     """Every state, from x_1 down to x_0, of the samples `index` (B,): images (B, C, H, W) in [0, 1].
 
     x_1 is drawn from the prior, or it is `originals` (B, C, H, W), uint8 or in [0, 1], fully degraded. Sample i of a
-    seed is the same image whatever else is in the batch. `labels` as in `check_labels`.
+    seed, or of a seed each (B,), is the same image whatever else is in the batch. `labels` as in `check_labels`.
     """
     loop, process, times = build_sampler(experiment, options)
-    denoiser, cond = guided_denoiser(experiment, options), check_labels(experiment, index, labels)
-    codec, noise = experiment.codec, Noise(check_int("a seed", seed, 0), index)
+    denoiser, cond = make_denoiser(experiment, options), check_labels(experiment, index, labels)
+    codec, noise = experiment.codec, Noise(seed if isinstance(seed, Tensor) else check_int("a seed", seed, 0), index)
     if originals is None:
         if options.begin:
             raise UserError("only originals can be restored from a later step: there are none")
@@ -78,7 +83,7 @@ def generate(
     batch_size = usual if batch_size is None else check_int("batch_size", batch_size, 1)
     for first in range(0, len(index), batch_size):
         part = slice(first, first + batch_size)
-        given = {"labels": None if cond is None else cond[part]}
+        given: dict[str, Any] = {"labels": None if cond is None else cond[part]}
         given["originals"] = None if originals is None else originals[part]
         for state in trajectory(experiment, index[part], options, seed=seed, **given):
             tick(len(state))

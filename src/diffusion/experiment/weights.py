@@ -71,7 +71,7 @@ def find_weights(name: str, folders: Iterable[Path]) -> Path:
     if files.is_file(path := files.expand(name)):
         return path
     folders = [folder for folder in map(Path, folders) if not files.is_aside(folder)]
-    shelves = _names(folders[:1]), _names(folders[1:])
+    shelves = weight_names(folders[:1]), weight_names(folders[1:])
     for known in shelves:
         if found := _choose(name, known):
             return found
@@ -94,7 +94,7 @@ def _choose(name: str, known: dict[str, list[Path]]) -> Path | None:
     return paths[0] if paths else None
 
 
-def _names(folders: Iterable[Path]) -> dict[str, list[Path]]:
+def weight_names(folders: Iterable[Path]) -> dict[str, list[Path]]:
     """Weight files of denoisers by all their names; of equal names in one folder the longest training."""
     names: dict[str, list[Path]] = {}
     for folder in {folder.resolve(): folder for folder in folders}.values():

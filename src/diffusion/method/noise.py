@@ -35,10 +35,11 @@ def fold_in(seed: int) -> int:
 
 
 class Noise:
-    """A stream of draws for the samples `index` (B,) under `seed`; every call is the next draw."""
+    """A stream of draws for the samples `index` (B,) under `seed`, or under a seed each (B,); each call is the next."""
 
-    def __init__(self, seed: int, index: Tensor):
-        start = mix(torch.full((), signed(seed * GOLDEN), device=index.device))
+    def __init__(self, seed: int | Tensor, index: Tensor):
+        one = isinstance(seed, int)
+        start = mix(torch.full((), signed(seed * GOLDEN), device=index.device) if one else seed * signed(GOLDEN))
         self.key = mix(start + index.long() * signed(GOLDEN))  # (B,)
         self.draws = 0
 

@@ -1,0 +1,1 @@
+"""Trained models behind HTTP: admission, continuous batching, OpenAI's API and EIR's. Imports api and below."""

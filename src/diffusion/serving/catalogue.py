@@ -1,0 +1,130 @@
+"""The models that are served, by name, and the classifiers that look at their digits."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion.api.model import Model
+from diffusion.errors import UserError
+from diffusion.experiment.samplers import AS_SAVED, SAMPLERS, build_sampler, sampler_name
+from diffusion.experiment.weights import find_weights, load_weights, weight_names
+from diffusion.files import shipped_weights
+from diffusion.networks import classifier
+from diffusion.serving.labels import label_names
+from diffusion.serving.problems import Problem
+
+FIRST = ("unet", "unet_fashion", "cold_unet row", "cold_unet col", "default")  # the first is the default
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model and what is told about it."""
+
+    name: str
+    model: Model
+    created: int  # when its file was written, Unix seconds
+    looks_through: classifier.Classifier | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.model.config.shape
+
+    @cached_property
+    def labels(self) -> list[str]:
+        return label_names(self.model.config)
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> list[list[float]]:
+        """What the data set's classifier takes images (B, C, H, W) in [0, 1] for: B lists of a probability a label."""
+        if self.looks_through is None:
+            raise UserError(f"no classifier knows what {self.name!r} draws: leave the probabilities out")
+        shares = self.looks_through(images).softmax(1)
+        return [[round(share, 4) for share in row] for row in shares.tolist()]
+
+    def entry(self) -> dict[str, Any]:
+        """Its line in GET /v1/models."""
+        config, experiment = self.model.config, self.model.experiment
+        sampler, steps = sampler_name(experiment, AS_SAVED), build_sampler(experiment).steps
+        return {
+            "id": self.name,
+            "created": self.created,
+            "object": "model",
+            "owned_by": "diffusion",
+            "kind": config.process,
+            "axis": config.axis if config.process == "averaging" else None,
+            "dataset": config.dataset,
+            "shape": list(config.shape),
+            "labels": self.labels,
+            "samplers": list(SAMPLERS[config.process]),
+            "defaults": {"sampler": sampler, "steps": steps, "guidance_scale": 1.0},
+            "timesteps": experiment.process.timesteps,
+            "classifier": self.looks_through is not None,
+            "family": self.name.partition("@")[0],
+            "epoch": experiment.about.get("epoch"),
+        }
+
+
+class Catalogue:
+    """Models by all their names. A request chooses from these: none of its words is ever taken for a path."""
+
+    def __init__(self, served: Iterable[Served], aliases: dict[str, str]):
+        self.by_name = {each.name: each for each in served}
+        self.aliases = aliases
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self.by_name.values())
+
+    def find(self, name: str | None) -> Served:
+        """The model of that name, by default the first; Problem 404 with the nearest name if there is none."""
+        if name is None:
+            return next(iter(self))
+        if found := self.by_name.get(self.aliases.get(name, name)):
+            return found
+        raise Problem(404, unknown_model(name, self.by_name), param="model", code="model_not_found")
+
+
+def unknown_model(name: str, known: Iterable[str]) -> str:
+    from diffusion.errors import unknown
+
+    return str(unknown("model", name, known))
+
+
+def load_catalogue(names: Iterable[str], device: torch.device) -> Catalogue:
+    """The models of these weight files or names of such; of none, all that are shipped. Seconds."""
+    shelf, folders = weight_names([shipped_weights()]), [shipped_weights(), Path("weights"), *Path("runs").glob("*")]
+    chosen = {name: find_weights(name, folders) for name in names}
+    if chosen:
+        called = {path: Path(name).stem if name.endswith(".pth") else name for name, path in chosen.items()}
+        aliases: dict[str, str] = {}
+    else:
+        every = {
+            path: [name for name, paths in shelf.items() if path in paths] for paths in shelf.values() for path in paths
+        }
+        called = {path: min(every[path], key=len) for path in every}
+        aliases = {name: called[path] for path, names in every.items() for name in names}
+    order = lambda each: (FIRST.index(each[1]) if each[1] in FIRST else len(FIRST), _by_epoch(each[1]))
+    files = called.items() if chosen else sorted(called.items(), key=order)
+    seen: dict[str, classifier.Classifier | None] = {}
+    return Catalogue([_load(path, name, device, seen) for path, name in files], aliases)
+
+
+def _by_epoch(name: str) -> tuple[str, int]:
+    family, _, epoch = name.partition("@")
+    return family, int(epoch) if re.fullmatch(r"\d+", epoch) else 0
+
+
+def _load(path: Path, name: str, device: torch.device, seen: dict[str, classifier.Classifier | None]) -> Served:
+    model = Model(load_weights(path)).to(device)
+    dataset = model.config.dataset
+    if dataset not in seen:
+        file = shipped_weights() / f"classifier_{dataset}.pth"
+        seen[dataset] = classifier.load(file)[0].to(device) if file.is_file() else None
+    looks_through = seen[dataset]
+    fits = looks_through is not None and looks_through.shape == model.config.shape
+    return Served(name, model, int(path.stat().st_mtime), looks_through if fits else None)

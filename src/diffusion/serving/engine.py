@@ -1,0 +1,121 @@
+"""The worker seen from the event loop: what is accepted, waited for, given up; when the server is ready."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import Failure
+from diffusion.serving.batcher import Batcher, DeadlineExceeded, Job
+from diffusion.serving.catalogue import Catalogue, load_catalogue
+from diffusion.serving.metrics import Metrics
+from diffusion.serving.problems import Problem
+from diffusion.serving.settings import Settings
+from diffusion.serving.tasks import Task
+
+
+class Phase(Enum):
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Engine:
+    """Models, worker and the bounded queue before it."""
+
+    def __init__(self, settings: Settings, device: torch.device):
+        self.settings, self.device, self.metrics = settings, device, Metrics()
+        self.batcher = Batcher(settings.max_rows, self.metrics.observe_round)
+        self.phase, self.catalogue = Phase.LOADING, Catalogue([], {})
+        self.open: set[Job] = set()  # accepted and not answered yet
+        self.metrics.follow(self)
+
+    async def load(self) -> None:
+        """Load the models, off the loop; then requests are accepted."""
+        try:
+            self.catalogue = await asyncio.to_thread(load_catalogue, self.settings.weights, self.device)
+        except BaseException:
+            self.phase = Phase.FAILED
+            raise
+        self.batcher.start()
+        self.phase = Phase.READY
+
+    @property
+    def health(self) -> tuple[bool, str]:
+        """Whether it is of use to wait for this process, and why not."""
+        if self.phase is Phase.FAILED:
+            return False, "the models could not be loaded"
+        if self.phase is Phase.READY and not self.batcher.moves:
+            return False, "the worker does not move"
+        return True, self.phase.value
+
+    def check_ready(self) -> None:
+        """Problem 503 while loading or draining."""
+        if self.phase is not Phase.READY:
+            why = {Phase.LOADING: "the models are being loaded", Phase.DRAINING: "the server is being stopped"}
+            detail = why.get(self.phase, "the models could not be loaded")
+            raise Problem(503, detail, code=self.phase.value, retry_after="2")
+
+    def accept(self, task: Task) -> Job:
+        """The task as a job in the queue; Problem if the queue is full, or the task would never fit."""
+        self.check_ready()
+        most, backlog = self.settings.max_queue, self.batcher.backlog
+        if task.cost > most:
+            what = f"{task.cost:,} image-calls (images × network calls, twice with guidance) are more than {most:,}"
+            raise Problem(422, f"{what}: ask for fewer images or steps", code="too_much")
+        if backlog + task.cost > most:
+            wait = math.ceil((backlog + task.cost - most) / max(self.batcher.rate, 1.0))
+            self.metrics.refused.inc()
+            detail = f"the queue is full ({backlog:,} image-calls of {most:,}): come again in {wait} s"
+            raise Problem(429, detail, code="queue_full", retry_after=str(wait))
+        job = Job(task, time.monotonic() + self.settings.deadline)
+        self.open.add(job)
+        job.images.add_done_callback(lambda _: self._forget(job))
+        self.batcher.submit(job)
+        return job
+
+    def _forget(self, job: Job) -> None:
+        self.open.discard(job)
+        if job.images.cancelled():
+            self.metrics.cancelled.inc()
+
+    async def images(self, job: Job, gone: Callable[[], object]) -> Tensor:
+        """The images of a job; given up when `gone()` returns, which waits for the client to go away."""
+        waiting = asyncio.ensure_future(asyncio.wrap_future(job.images))
+        leaving = asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise ClientGone
+            return waiting.result()
+        except DeadlineExceeded:
+            raise deadline_problem(self.settings.deadline) from None
+        finally:
+            leaving.cancel()
+            waiting.cancel()
+
+    async def drain(self) -> bool:
+        """Accept nothing more and wait for what is open, as long as the settings say; whether all was answered."""
+        self.phase = Phase.DRAINING
+        until = time.monotonic() + self.settings.drain_seconds
+        while self.open and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        return not self.open
+
+    def stop(self) -> None:
+        if self.batcher.alive:
+            self.batcher.stop(timeout=10)
+
+
+class ClientGone(Failure):
+    """Nobody is there to be answered."""
+
+
+def deadline_problem(seconds: float) -> Problem:
+    detail = f"not finished within {seconds:g} s: ask for fewer images or steps"
+    return Problem(504, detail, code="deadline_exceeded", x_should_retry="false")

@@ -1,0 +1,54 @@
+"""Labels by number, by name, or in a sentence: 7, "7", "seven", "a sneaker, please"."""
+
+import re
+
+from diffusion.data.datasets import DATASETS
+from diffusion.errors import UserError, unknown
+from diffusion.experiment.config import Config
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NONE = "none"  # a label that asks for none: unconditional
+
+
+def label_names(config: Config) -> list[str]:
+    """What each label of a model means; empty where there are none."""
+    about = DATASETS.get(config.dataset)
+    names = about.classes if about and len(about.classes) == config.classes else map(str, range(config.classes))
+    return list(names)
+
+
+def _words(names: list[str]) -> dict[str, int]:
+    """Every word for a label, in small letters."""
+    words = {str(label): label for label in range(len(names))}
+    if names[:10] == [str(digit) for digit in range(10)]:
+        words |= {word: label for label, word in enumerate(DIGITS)}
+    for label, name in enumerate(names):
+        words |= {part.strip().lower(): label for part in (name, *name.split("/"))}
+    return words
+
+
+def find_label(value: int | str, names: list[str]) -> int:
+    """The label that a number or a word means; UserError with the list if it is none."""
+    words = _words(names)
+    if (label := words.get(str(value).strip().lower())) is None:
+        raise unknown("label", value, words if isinstance(value, str) and not str(value).isdigit() else names)
+    return label
+
+
+def read_prompt(prompt: str, names: list[str]) -> int | None:
+    """The one label that a sentence speaks of; None if it is empty. UserError if it speaks of none or of several."""
+    text = prompt.strip().lower()
+    if not text or not names:
+        return None
+    words = _words(names)
+    if text in words:
+        return words[text]
+    longest_first = sorted(words, key=len, reverse=True)
+    found = re.findall(rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})s?(?![\w-])", text)
+    labels = {words[word] for word in found}
+    if len(labels) > 1:
+        several = ", ".join(names[label] for label in sorted(labels))
+        raise UserError(f"the prompt speaks of several labels ({several}): this model draws one an image")
+    if not labels:
+        raise unknown("prompt", prompt[:60], words)
+    return labels.pop()
