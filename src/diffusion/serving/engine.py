@@ -33,7 +33,9 @@ class Engine:
         self.batcher = Batcher(settings.max_rows, self.metrics.observe_round)
         self.phase, self.catalogue = Phase.LOADING, Catalogue([], {})
         self.open: set[Job] = set()  # accepted and not answered yet
-        self.metrics.follow(self)
+        self.metrics.follow("queue_image_calls", "accepted and not done", lambda: self.batcher.backlog)
+        self.metrics.follow("open_requests", "accepted and not answered", lambda: len(self.open))
+        self.metrics.follow("image_calls_per_second", "measured lately", lambda: self.batcher.rate)
 
     async def load(self) -> None:
         """Load the models, off the loop; then requests are accepted."""

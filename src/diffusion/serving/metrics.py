@@ -1,11 +1,8 @@
 """What GET /metrics tells a Prometheus."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-if TYPE_CHECKING:
-    from diffusion.serving.engine import Engine
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -26,14 +23,9 @@ class Metrics:
         self.requests = Counter("diffusion_requests", "answers by route and status", names, **own)
         self.latency = Histogram("diffusion_request_seconds", "until the last byte", ("route",), **own)
 
-    def follow(self, engine: "Engine") -> None:
-        """Gauges that are read when they are asked for."""
-        queue = Gauge("diffusion_queue_image_calls", "image-calls accepted and not done", registry=self.registry)
-        queue.set_function(lambda: engine.batcher.backlog)
-        open_requests = Gauge("diffusion_open_requests", "accepted and not answered", registry=self.registry)
-        open_requests.set_function(lambda: len(engine.open))
-        rate = Gauge("diffusion_image_calls_per_second", "measured lately", registry=self.registry)
-        rate.set_function(lambda: engine.batcher.rate)
+    def follow(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A number that is read when it is asked for."""
+        Gauge(f"diffusion_{name}", text, registry=self.registry).set_function(read)
 
     def observe_round(self, rows: int, seconds: float) -> None:
         self.rows.observe(rows)
