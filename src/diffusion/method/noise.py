@@ -38,8 +38,10 @@ class Noise:
     """A stream of draws for the samples `index` (B,) under `seed`, or under a seed each (B,); each call is the next."""
 
     def __init__(self, seed: int | Tensor, index: Tensor):
-        one = isinstance(seed, int)
-        start = mix(torch.full((), signed(seed * GOLDEN), device=index.device) if one else seed * signed(GOLDEN))
+        if isinstance(seed, Tensor):
+            start = mix(seed * signed(GOLDEN))
+        else:
+            start = mix(torch.full((), signed(seed * GOLDEN), device=index.device))
         self.key = mix(start + index.long() * signed(GOLDEN))  # (B,)
         self.draws = 0
 
