@@ -321,7 +321,7 @@ def recorded(steps=40, rank=0, world=1, **changes):
     e.denoiser = Denoiser(Recorder(), Rectified(), "velocity")
     trainer = Trainer(e, labelled())
     trainer.accelerator = Ranked(trainer.accelerator, rank, world)
-    recorder = run(trainer, steps).denoiser.network
+    recorder = run(trainer, steps).trained.network
     return torch.stack(recorder.conds), torch.stack(recorder.times)
 
 
@@ -358,7 +358,7 @@ def test_two_processes_hide_what_one_hides():
 def test_a_network_without_labels_gets_none():
     conds = []
     trainer = Trainer(build(SMALL.replace(classes=0, batch_size=20)), labelled(40, 28))
-    trainer.denoiser.network.register_forward_pre_hook(lambda _, args: conds.append(args[2]))
+    trainer.trained.network.register_forward_pre_hook(lambda _, args: conds.append(args[2]))
     run(trainer, 2)
     assert conds == [None, None]
 
@@ -380,8 +380,8 @@ def test_a_training_with_labels_resumes_to_the_bit(tmp_path, process):
     resumed.load_state(files.load(path))
     assert same(run(resumed, 7).state(), whole.state())
     assert not same(broken.state(), whole.state())
-    embedding = whole.denoiser.network.label_embed.weight
-    assert not torch.equal(embedding, trainer(process).denoiser.network.label_embed.weight)
+    embedding = whole.trained.network.label_embed.weight
+    assert not torch.equal(embedding, trainer(process).trained.network.label_embed.weight)
 
 
 def test_training_learns_what_the_labels_mean_and_to_do_without():

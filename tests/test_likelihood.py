@@ -200,7 +200,7 @@ def test_bits_of_grey_levels_are_their_entropy(schedule):
     entropy = -(p * p.log2()).sum().item()
     spread = (p * (p.log2() + entropy) ** 2).sum().sqrt().item()  # the deviation of one number's code length
 
-    n, noise, codec = 512, Noise(0, torch.arange(512)), Pixels(-1, 1)
+    n, noise, codec = 512, Noise(0, torch.arange(512)), Pixels(-1, 1, (1, 4, 4))
     levels = ((0.5 + 0.1 * noise(torch.empty(n, 1, 4, 4))) * 256).floor().clamp(0, 255).to(torch.uint8)
     process = Gaussian(schedule())
     x_0 = codec.encode(dequantise(levels, noise))

@@ -72,10 +72,10 @@ def test_the_seed_decides():
 
 def test_a_model_that_is_trained_draws_with_the_averaged_weights_at_any_time():
     model = Model(build(CONFIG))
-    before, start = model.sample(2, steps=2), copy.deepcopy(model.experiment.denoiser.state_dict())
+    before, start = model.sample(2, steps=2), copy.deepcopy(model.experiment.trained.state_dict())
     t = Trainer(model, digits())
-    assert t.ema is model.experiment.denoiser and t.denoiser is not t.ema
-    assert same(t.denoiser.state_dict(), start) and t.accelerator.device.type == "cpu"
+    assert t.ema is model.experiment.trained and t.trained is not t.ema
+    assert same(t.trained.state_dict(), start) and t.accelerator.device.type == "cpu"
     assert not same(run(t, 3).state()["denoiser"], t.ema.state_dict())
     assert not torch.equal(model.sample(2, steps=2), before)
 
@@ -86,7 +86,7 @@ def test_training_fits_the_prior_once(monkeypatch):
     assert not model.experiment.process.has_prior
     t = run(Trainer(model, digits()), 1)
     assert model.experiment.process.has_prior and model.sample(2, steps=2).isfinite().all()
-    monkeypatch.setattr(t.process, "fit", None)
+    monkeypatch.setattr(t.experiment.process, "fit", None)
     run(t, 2)
 
 
@@ -99,11 +99,11 @@ def test_training_learns():
 
 def test_the_average_follows_the_weights_with_a_warm_up():
     t = trainer()
-    expected = [p.detach().clone() for p in t.denoiser.parameters()]
+    expected = [p.detach().clone() for p in t.trained.parameters()]
     for n in range(5):
         run(t, n + 1)
         keep = min(0.999, (n + 1) / (n + 10))
-        expected = [keep * e + (1 - keep) * p.detach() for e, p in zip(expected, t.denoiser.parameters())]
+        expected = [keep * e + (1 - keep) * p.detach() for e, p in zip(expected, t.trained.parameters())]
     for a, b in zip(t.ema.parameters(), expected):
         torch.testing.assert_close(a, b)
         assert not a.requires_grad  # or every step's graph would be kept
@@ -112,15 +112,15 @@ def test_the_average_follows_the_weights_with_a_warm_up():
 @pytest.mark.parametrize("poison", ["weight", "gradient"])
 def test_what_is_not_finite_stops_before_the_optimizer_step(poison):
     t = run(trainer(), 3)
-    weights, moments = copy.deepcopy(t.denoiser.state_dict()), copy.deepcopy(t.optimizer.state_dict())
+    weights, moments = copy.deepcopy(t.trained.state_dict()), copy.deepcopy(t.optimizer.state_dict())
     if poison == "weight":  # a NaN in the forward pass
         with torch.no_grad():
             t.codec.low = float("nan")
     else:  # a finite loss with an infinite gradient
-        next(t.denoiser.parameters()).register_hook(lambda g: g * float("inf"))
+        next(t.trained.parameters()).register_hook(lambda g: g * float("inf"))
     with pytest.raises(Diverged, match=r"step 4: the loss is .* gradient norm .* lr 0.001"):
         run(t, 10)
-    assert same(weights, t.denoiser.state_dict()) and same(moments, t.optimizer.state_dict())
+    assert same(weights, t.trained.state_dict()) and same(moments, t.optimizer.state_dict())
     assert len(t.losses) == 3
     with pytest.raises(Diverged):
         t.state()  # nor does it become a checkpoint
@@ -129,15 +129,15 @@ def test_what_is_not_finite_stops_before_the_optimizer_step(poison):
 def test_the_guard_holds_until_the_losses_are_read(monkeypatch):
     """On a GPU the loss is read every 20 steps: the steps after the bad one must not be taken either."""
     t = run(trainer(), 3)
-    weights = copy.deepcopy(t.denoiser.state_dict())
+    weights = copy.deepcopy(t.trained.state_dict())
     low = t.codec.low
     monkeypatch.setattr(t, "sync_losses", lambda: None)
     for n in range(4, 8):
         t.codec.low = float("nan") if n == 5 else low
         if n == 5:
-            weights = copy.deepcopy(t.denoiser.state_dict())
+            weights = copy.deepcopy(t.trained.state_dict())
         run(t, n)
-    assert same(weights, t.denoiser.state_dict())
+    assert same(weights, t.trained.state_dict())
     monkeypatch.undo()
     with pytest.raises(Diverged, match="step 5"):
         t.sync_losses()
@@ -151,7 +151,7 @@ def test_the_gradients_of_two_half_batches_average_to_that_of_the_whole():
         t.accelerator = Ranked(t.accelerator, rank, world)
         t.optimizer.step = lambda: None
         kept = []
-        t.optimizer.zero_grad = lambda: kept.extend(p.grad.clone() for p in t.denoiser.parameters())
+        t.optimizer.zero_grad = lambda: kept.extend(p.grad.clone() for p in t.trained.parameters())
         run(t, 1)
         return kept
 

@@ -9,6 +9,7 @@ from diffusion.errors import Failure, UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.method.arrays import as_images, as_labels, as_tensor, check_pixels
+from diffusion.method.codec import Pixels, Shape
 from diffusion.method.process import Gaussian
 
 Label = int | Tensor | None  # one for all samples, or one for each (B,)
@@ -17,9 +18,8 @@ SLACK = 1e-3  # by which pixels may leave [0, 1]: they are put back
 TIME = "t is one time in [0, 1] or one for each image: 0 clean, 1 fully degraded, 0.5 is step 500 of 1000"
 
 
-def check_batch(batch: Tensor, what: str, experiment: Experiment) -> Tensor:
-    """A batch (B, C, H, W) of the experiment's shape, on its device."""
-    shape = experiment.config.shape
+def check_batch(batch: Tensor, what: str, experiment: Experiment, shape: Shape) -> Tensor:
+    """A batch (B, C, H, W) of images or states of that shape, on the experiment's device."""
     if tuple(batch.shape[1:]) != shape or not len(batch):
         raise UserError(f"{what} of shape {tuple(batch.shape)}: this model needs (B, {', '.join(map(str, shape))})")
     return batch.to(experiment.device)
@@ -27,14 +27,15 @@ def check_batch(batch: Tensor, what: str, experiment: Experiment) -> Tensor:
 
 def check_images(images: Any, experiment: Experiment) -> Tensor:
     """Images (B, C, H, W), uint8 or floats in [0, 1], on the experiment's device."""
-    images = check_batch(as_images(images), "images", experiment)
+    images = check_batch(as_images(images), "images", experiment, experiment.config.shape)
     check_pixels(images, SLACK)
     return images.clamp(0, 1) if images.is_floating_point() else images
 
 
 def check_state(x_t: Any, experiment: Experiment) -> Tensor:
     """A state x_t (B, C, H, W) of the process, floats on the experiment's device."""
-    x_t = check_batch(as_tensor(x_t, "x_t must be a tensor, or as good as one"), "x_t", experiment)
+    x_t = as_tensor(x_t, "x_t must be a tensor, or as good as one")
+    x_t = check_batch(x_t, "x_t", experiment, experiment.codec.shape)
     if not x_t.is_floating_point():
         raise UserError(f"x_t holds floats, not {x_t.dtype}")
     return x_t
@@ -93,6 +94,13 @@ def optional_labels(experiment: Experiment, count: int, label: Label, options: S
     if options.guidance_scale != 1:
         raise UserError("guidance needs a label to go by: give one, or leave the guidance scale at 1")
     return None
+
+
+def check_on_pixels(experiment: Experiment, what: str) -> Pixels:
+    """The experiment's codec; UserError, for `what` is done to pixels, if the process works on latents."""
+    if not isinstance(experiment.codec, Pixels):
+        raise UserError(f"{what} needs a model of pixels; this one works on {experiment.codec.shape[0]} latents")
+    return experiment.codec
 
 
 def check_gaussian(experiment: Experiment, what: str) -> Gaussian:

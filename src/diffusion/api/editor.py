@@ -12,6 +12,7 @@ from diffusion.api.checks import (
     check_gaussian,
     check_images,
     check_mask,
+    check_on_pixels,
     check_result,
     optional_labels,
 )
@@ -71,12 +72,13 @@ class Editor:
         check_gaussian(self.experiment, "inpainting")
         if sampler not in ("ddpm", "ddim"):
             raise UserError(f"inpainting goes by ddpm or ddim alone, not by {sampler!r}")
-        images = check_batch(as_images(images), "images", self.experiment)
+        codec = check_on_pixels(self.experiment, "inpainting")
+        images = check_batch(as_images(images), "images", self.experiment, codec.shape)
         mask = check_mask(mask, images)
         images = self._unit_range(images.masked_fill(mask, 0))  # what is there is never read
         options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
         denoiser, (_, process, times), cond = self._prepare(len(images), label, options)
-        x_0, passes = self.experiment.codec.encode(images), check_int("resample, the passes a step,", resample, 1)
+        x_0, passes = codec.encode(images), check_int("resample, the passes a step,", resample, 1)
         noise = image_noise(images, seed)
         states = editing.inpaint(denoiser, process, x_0, mask, times, noise, passes, cond=cond)
         return torch.where(mask, self._finished(states), images)
@@ -185,7 +187,7 @@ class Editor:
         if getattr(end, "ndim", 0) or isinstance(end, list | tuple):
             return self._invert(as_images(end)[None], label, options, 2)[0]
         device = self.experiment.device
-        like, seed = torch.empty(1, *self.experiment.config.shape, device=device), check_int("a seed", end, 0)
+        like, seed = torch.empty(1, *self.experiment.codec.shape, device=device), check_int("a seed", end, 0)
         return self.experiment.process.prior(like, Noise(seed, torch.zeros(1, device=device)))[0]
 
     def _finished(self, states: Iterator[Tensor]) -> Tensor:

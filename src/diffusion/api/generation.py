@@ -1,6 +1,7 @@
 """Samples of an experiment: all states from noise to image, and the finished images."""
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def trajectory(
             raise UserError("only originals can be restored from a later step: there are none")
         if not process.has_prior:
             raise UserError("these weights do not say what averaged images look like: start from test images instead")
-        x_1 = process.prior(torch.empty(len(index), *experiment.config.shape, device=index.device), noise)
+        x_1 = process.prior(torch.empty(len(index), *codec.shape, device=index.device), noise)
     else:
         x_0 = codec.encode(originals)
         x_1 = process.degrade(x_0, times[0], noise(x_0) if process.adds_noise else None)
@@ -74,12 +75,13 @@ def generate(
 ) -> Tensor:
     """The finished images (N, C, H, W) of the samples `index` (N,), computed `batch_size` at a time.
 
-    None is 128 on a CPU, where memory for more is slow to come by, and 1024 elsewhere. `labels` and `originals` are of
-    all N. `tick(n)` is called whenever n images are a state further: each reaches steps + 1 states.
+    None is 128 images on a CPU, where memory for more is slow to come by, and 1024 elsewhere or of latents. `labels`
+    and `originals` are of all N. `tick(n)` is called whenever n images are a state further: each reaches steps + 1.
     """
     cond = check_labels(experiment, index, labels)
     parts = [torch.empty(0, *experiment.config.shape, device=index.device)]  # a process's share may be no image
-    usual = 128 if index.device.type == "cpu" else 1024
+    small = index.device.type != "cpu" or prod(experiment.codec.shape) < 100
+    usual = 1024 if small else 128
     batch_size = usual if batch_size is None else check_int("batch_size", batch_size, 1)
     for first in range(0, len(index), batch_size):
         part = slice(first, first + batch_size)
@@ -89,6 +91,11 @@ def generate(
             tick(len(state))
         parts.append(state)
     return torch.cat(parts)
+
+
+def reconstruct(experiment: Experiment, images: Tensor) -> Tensor:
+    """Images (N, C, H, W), uint8 or in [0, 1], encoded and decoded."""
+    return experiment.codec.decode(experiment.codec.encode(images))
 
 
 def degrade_images(experiment: Experiment, images: Tensor, t: Tensor, seed: int = 0) -> Tensor:

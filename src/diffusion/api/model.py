@@ -14,6 +14,7 @@ from diffusion.api.checks import (
     Time,
     check_gaussian,
     check_images,
+    check_on_pixels,
     check_result,
     check_state,
     check_time,
@@ -25,8 +26,7 @@ from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config, checked
 from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions, build_sampler
-from diffusion.experiment.weights import find_weights, load_weights, save_weights
-from diffusion.files import shipped_weights
+from diffusion.experiment.weights import find_weights, load_weights, open_codec, save_weights, weight_folders
 from diffusion.method.arrays import as_tensor
 from diffusion.method.likelihood import bits_per_dim, dequantise, flow_times, log_likelihood
 from diffusion.method.noise import fold_in
@@ -175,7 +175,8 @@ class Model:
 
         uint8, or rounded to 256 levels. Few steps overestimate: digits by 0.3 bits in 10, by 0.01 in 50, against 200.
         """
-        process, codec = check_gaussian(self.experiment, "a likelihood"), self.experiment.codec
+        process = check_gaussian(self.experiment, "a likelihood")
+        codec = check_on_pixels(self.experiment, "bits a pixel")
         images, options = check_images(images, self.experiment), SamplingOptions(clip=False)
         levels = images if images.dtype == torch.uint8 else (images * 255).round().byte()
         cond = optional_labels(self.experiment, len(images), label, options)
@@ -186,6 +187,10 @@ class Model:
         x_0 = codec.encode(dequantise(levels, noise))
         nats = log_likelihood(denoiser, process, x_0, steps, noise, probes, cond=cond)
         return bits_per_dim(check_result(nats), x_0[0].numel(), (codec.high - codec.low) / 256)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """x_0 of images (B, C, H, W): their pixels in the range of the process, or their latents, standardised."""
+        return self.experiment.codec.encode(check_images(images, self.experiment))
 
     def decode(self, x: Tensor) -> Tensor:
         """Any state x of the process as images to look at."""
@@ -215,8 +220,7 @@ def load(name: str | Path, device: torch.device | str = "cpu", *, preset: str | 
 
     UserError if there is none, or if several have that name.
     """
-    folders = [shipped_weights(), Path("weights"), *sorted(Path("runs").glob("*"))]
-    return Model(load_weights(find_weights(str(name), folders), preset)).to(device)
+    return Model(load_weights(find_weights(str(name), weight_folders()), preset)).to(device)
 
 
 P = ParamSpec("P")
@@ -235,4 +239,5 @@ def _takes_the_keywords_of(settings: Callable[P, Config]) -> Callable[[Callable[
 @_takes_the_keywords_of(Config)
 def configure(**settings: Any) -> Model:
     """An untrained model of a Config's settings: `configure(schedule="cosine", target="v", shape=(3, 32, 32))`."""
-    return Model(build(checked(asdict(Config()) | settings)))
+    config = checked(asdict(Config()) | settings)
+    return Model(build(config, codec=open_codec(config, weight_folders())))

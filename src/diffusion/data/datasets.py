@@ -37,6 +37,13 @@ class Dataset:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     @torch_defaults()
+    def without(self, count: int) -> tuple["Dataset", "Dataset"]:
+        """(the others, `count` held-out ones), always the same: drawn at random, whatever the seed of a training."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).to(self.images.device)
+        held_out, others = order[:count].sort().values, order[count:].sort().values
+        return (self[others], self[held_out]) if count else (self, self[held_out])
+
+    @torch_defaults()
     def shuffled(self, seed: int = 0) -> "Dataset":
         """In a random order: the first images of a file may be unlike the rest, as those of MNIST's test split are."""
         return self[torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.images.device)]

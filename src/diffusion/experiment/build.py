@@ -1,7 +1,7 @@
-"""An experiment is what a Config describes, built: codec, process, denoiser."""
+"""An experiment is what a Config describes, built: codec, process, denoiser; or a codec alone."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +11,54 @@ from torch import Tensor, nn
 from diffusion.errors import UserError
 from diffusion.experiment.config import Config
 from diffusion.method.averaging import Averaging, line_order
-from diffusion.method.codec import Pixels
+from diffusion.method.codec import Codec, Latents, Pixels, Shape
 from diffusion.method.denoiser import Denoiser
 from diffusion.method.process import Gaussian, Process
 from diffusion.method.schedule import Cosine, LinearBeta, Rectified, Schedule
+from diffusion.networks.autoencoder import Autoencoder
 from diffusion.networks.cnn import CNN
+from diffusion.networks.mlp import MLP
 from diffusion.networks.unet import UNet
 from diffusion.precision import torch_defaults
 
 
 @dataclass
 class Experiment:
-    """The parts of a Config; `about` is what its weight file says (epoch, raw or averaged weights, scores)."""
+    """The parts of a Config; `about` is what its weight file says (epoch, raw or averaged weights, scores).
+
+    An autoencoder is a codec alone: it has neither process nor denoiser, and UserError says so to whoever wants one.
+    """
 
     config: Config
-    codec: Pixels
-    process: Process
-    denoiser: Denoiser
-    about: dict[str, Any]
+    codec: Codec
+    process: Process = field(init=False)
+    denoiser: Denoiser = field(init=False)
+    about: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None  # of the weight file, if it was loaded from one
+
+    def __getattr__(self, name: str) -> Any:  # asked for what is not there
+        if name in ("process", "denoiser") and self.config.is_codec:
+            does = f"an autoencoder ({self.config.preset}) encodes and decodes images, but draws none"
+            raise UserError(f"{does}: train a flow on its latents, or load one")
+        raise AttributeError(name)
+
+    @property
+    def trained(self) -> nn.Module:
+        """What training changes: the denoiser, or the autoencoder of a codec."""
+        return self.codec.autoencoder if isinstance(self.codec, Latents) and self.config.is_codec else self.denoiser
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, whose weights a file holds."""
+        return self.trained if self.config.is_codec else self.denoiser.network
+
+    def process_state(self) -> dict[str, Any]:
+        """What the process has learnt, for a file; of a codec nothing."""
+        return {} if self.config.is_codec else self.process.state_dict()
 
     @property
     def device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
+        return next(self.trained.parameters()).device
 
     @property
     def origin(self) -> str:
@@ -45,35 +70,63 @@ class Experiment:
         )
 
     def to(self, device: torch.device | str) -> "Experiment":
-        for part in (self.codec, self.process, self.denoiser):
+        for part in (self.codec,) if self.config.is_codec else (self.codec, self.process, self.denoiser):
             part.to(device)
         return self
 
 
 @torch_defaults()
-def build(config: Config, alpha_bar: Tensor | None = None) -> Experiment:
+def build(config: Config, alpha_bar: Tensor | None = None, codec: Codec | None = None) -> Experiment:
     """An untrained experiment, its weights a function of config.seed; torch's global generator is left alone.
 
-    `alpha_bar` (T + 1,) is the table that weights were trained with, if it is not the schedule's own.
+    `alpha_bar` (T + 1,) is the table that weights were trained with, if it is not the schedule's own. `codec` is the
+    one that config.codec names, if it names one (`weights.open_codec` reads it).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = _network(config)
+        if config.is_codec:
+            codec = Latents(_autoencoder(config), (config.latent, 1, 1), config.contrast, asdict(config))
+            return Experiment(config, codec)
+        codec = codec or _pixels(config)
+        network = _network(config, codec.shape)
+    experiment = Experiment(config, codec)
     parts = _averaging(config, network) if config.process == "averaging" else _gaussian(config, network, alpha_bar)
-    process, denoiser = parts
-    return Experiment(config, Pixels(*config.pixel_range), process, denoiser.eval(), {})
+    experiment.process, experiment.denoiser = parts[0], parts[1].eval()
+    return experiment
 
 
-def _network(config: Config) -> nn.Module:
+def _pixels(config: Config) -> Pixels:
+    if config.codec != "pixels":
+        raise UserError(f"there is no codec here for a model of the latents of {config.codec!r}: load that one first")
+    return Pixels(*config.pixel_range, config.shape)
+
+
+def _network(config: Config, shape: Shape) -> nn.Module:
+    if config.network == "mlp":
+        if len(config.hidden) < 2:
+            raise UserError(f"hidden of an mlp is the width of its trunk and of each block, not {list(config.hidden)}")
+        return MLP(shape, config.hidden, config.classes)
     if config.network == "unet":
         if len(config.hidden) != 2 or any(width % 8 for width in config.hidden):
             raise UserError(f"hidden of a unet is two widths, multiples of 8, not {list(config.hidden)}")
-        if any(side % 2 for side in config.shape[1:]):
-            raise UserError(f"a unet needs images of even height and width, not of shape {config.shape}")
-        return UNet(config.shape, config.hidden, config.classes)
+        if any(side % 2 for side in shape[1:]):
+            raise UserError(f"a unet needs images of even height and width, not of shape {shape}")
+        return UNet(shape, config.hidden, config.classes)
     if config.classes:
         raise UserError("network 'cnn' cannot be class-conditional: use unet, or classes 0")
-    return CNN(config.shape, config.hidden, config.activation)
+    return CNN(shape, config.hidden, config.activation)
+
+
+def _autoencoder(config: Config) -> Autoencoder:
+    for name, widths in (("hidden", config.hidden), ("encoder", config.encoder)):
+        if len(widths) != 3:
+            raise UserError(f"{name} of an autoencoder is three widths, such as [12, 48, 24], not {list(widths)}")
+    if any(side % 4 for side in config.shape[1:]):
+        raise UserError(f"an autoencoder needs images whose sides are multiples of 4, not of shape {config.shape}")
+    if config.codec != "pixels":
+        raise UserError("an autoencoder works on pixels: leave its codec out")
+    network = Autoencoder(config.shape, config.latent, config.encoder, config.hidden, config.network == "vae")
+    return network.requires_grad_(False).eval()
 
 
 def _gaussian(config: Config, network: nn.Module, alpha_bar: Tensor | None) -> tuple[Process, Denoiser]:

@@ -28,6 +28,8 @@ class DataSettings:
     dataset: str = "MNIST"  # a name in data.DATASETS
     shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 28, 28)  # (C, H, W) of an image
     pixel_range: Annotated[tuple[Pixel, Pixel], AfterValidator(_rising)] = (-0.5, 0.5)  # [0, 1] inside the process
+    codec: str = "pixels"  # what x is: pixels, or latents of the autoencoder in the weight file of this name
+    held_out: NonNegativeInt = 0  # training images that are not trained on, to choose and to calibrate with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +49,15 @@ class ProcessSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    network: Literal["cnn", "unet"] = "cnn"
-    hidden: Widths = (16, 32, 32, 16)  # channels of each block, or of each resolution of the U-Net
+    network: Literal["cnn", "unet", "mlp", "autoencoder", "vae"] = "cnn"  # the last two are codecs of others
+    hidden: Widths = (16, 32, 32, 16)  # channels: of each block; of each resolution of a unet; of mlp, of its trunk and
+    # inside each block; of an autoencoder, of what its decoder unflattens, at a quarter of the resolution, at half
     activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
     classes: NonNegativeInt = 0  # labels that the network is conditioned on; 0: none
     drop_prob: Probability = 0.1  # how often training hides the label, so that the network can also do without
+    encoder: Widths = (16, 32, 8)  # of an autoencoder: channels at half resolution, at a quarter, of what is flattened
+    latent: PositiveInt = 36  # numbers that an autoencoder makes of an image
+    contrast: Annotated[float, Field(gt=0, le=100)] = 1.0  # of an autoencoder's pictures: more makes their edges sharp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,10 @@ class TrainingSettings:
     decay: Share = 0.0  # the last part of a training of planned length over which lr falls to 0
     batch_size: PositiveInt = 128  # of all processes together
     ema_decay: Share = 0.999  # of the averaged weights, after their warm-up
+    milestones: tuple[PositiveInt, ...] = ()  # epochs after each of which lr is multiplied by gamma
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.2
     loss: Literal["l2", "l1"] = "l2"
+    kl_weight: Level = 0.2  # of a vae: of the KL divergence beside half the squared error, both sums over an image
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward pass; bf16 if the processor has it
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -80,6 +89,11 @@ class Config(SamplingSettings, TrainingSettings, NetworkSettings, ProcessSetting
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     preset: str = "default"  # the line of the table it came from
+
+    @property
+    def is_codec(self) -> bool:
+        """Whether it describes an autoencoder, on whose latents others work, and not a model that draws."""
+        return self.network in ("autoencoder", "vae")
 
     def replace(self, **changes: Any) -> "Config":
         """A changed copy, checked like any other."""

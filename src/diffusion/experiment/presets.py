@@ -13,6 +13,10 @@ CONDITIONAL = FLOW.replace(classes=10, draw_time="logit-normal", sampler="sde", 
 FAST = CONDITIONAL.replace(batch_size=64, lr=2e-3, beta2=0.99, warmup=100, decay=0.3)
 LONG = FAST.replace(batch_size=128, hidden=(64, 128), ema_decay=0.9995)
 WIDE = (64, 128, 256, 128, 64)
+VAE = Config(network="vae", hidden=(12, 48, 24), kl_weight=0.14, lr=3e-3, beta2=0.99, warmup=200, decay=0.5)
+VAE = VAE.replace(batch_size=256, held_out=5000)
+MLP = Config(network="mlp", hidden=(128, 160, 160), schedule="rectified", target="velocity", classes=10, lr=2e-3)
+MLP = MLP.replace(batch_size=1024, beta2=0.99, warmup=500, decay=0.6, ema_decay=0.9995, held_out=5000, sampler="heun")
 CIFAR10: dict[str, Any] = {"dataset": "CIFAR10", "shape": (3, 32, 32)}
 
 
@@ -42,8 +46,22 @@ GUIDED = _named({  # class-conditional
     "unet_fashion":  FAST.replace(dataset="FashionMNIST"),        # FID 0.49 (N=10,000, 20 NFE, 6.4 epochs)
     "unet_cifar":    LONG.replace(**CIFAR10, hidden=(128, 256)),  # not measured
 })
+TINY: dict[str, Any] = {"hidden": (4, 24, 12), "latent": 16}
+LATENT = _named({  # flows on the latents of an autoencoder, and that one before each
+    "latent_vae":         VAE.replace(contrast=1.6),                                 # not measured
+    "latent":             MLP.replace(codec="latent_vae"),                           # not measured
+    "latent_tiny_vae":    VAE.replace(contrast=1.6, **TINY),                         # not measured
+    "latent_tiny":        MLP.replace(codec="latent_tiny_vae", hidden=(36, 56)),     # not measured
+    "latent_fashion_vae": VAE.replace(dataset="FashionMNIST"),                       # not measured
+    "latent_fashion":     MLP.replace(dataset="FashionMNIST", codec="latent_fashion_vae"),  # not measured
+})
 # fmt: on
-PRESETS = {**{f"cold_{name}" if name in DDPM else name: cold for name, cold in COLD.items()}, **DDPM, **GUIDED}
+PRESETS = {
+    **{f"cold_{name}" if name in DDPM else name: cold for name, cold in COLD.items()},
+    **DDPM,
+    **GUIDED,
+    **LATENT,
+}
 
 
 def preset(table: dict[str, Config], name: str) -> Config:

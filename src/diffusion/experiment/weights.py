@@ -6,14 +6,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion import files
 from diffusion.errors import Failure, UserError
 from diffusion.experiment import coursework
 from diffusion.experiment.build import Experiment, build
-from diffusion.experiment.config import checked
+from diffusion.experiment.config import Config, checked
 from diffusion.method.averaging import Averaging
+from diffusion.method.codec import Codec, Latents
 
 FORMAT = "cold_dif_model 1"
 
@@ -21,14 +22,25 @@ FORMAT = "cold_dif_model 1"
 def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path:
     """Write config, weights and `experiment.about` to one file, atomically; with `half` the network in float16.
 
-    Failure if a weight is not finite, or too large for float16.
+    A model of latents carries its codec, in float16. Failure if a weight is not finite, or too large for float16.
     """
-    network, process = experiment.denoiser.network.state_dict(), experiment.process.state_dict()
-    if half:
-        network = {name: value.half() if value.is_floating_point() else value for name, value in network.items()}
-    _check_finite(f"the weights for {str(path)!r}", network)
-    content = {"config": asdict(experiment.config), "network": network, "process": process, "about": experiment.about}
-    return files.save(path, {"format": FORMAT, **content})
+    content: dict[str, Any] = {"config": asdict(experiment.config), "network": _state(experiment.network, half)}
+    content["process"] = experiment.process_state()
+    if isinstance(codec := experiment.codec, Latents):
+        statistics = {"mean": codec.mean, "std": codec.std}
+        if experiment.config.is_codec:
+            content["statistics"] = statistics
+        else:
+            own = {"config": codec.settings, "network": _state(codec.autoencoder, half=True)}
+            content["codec"] = own | {"statistics": statistics}
+    for state in (content["network"], content.get("codec", {}).get("network", {})):
+        _check_finite(f"the weights for {str(path)!r}", state)
+    return files.save(path, {"format": FORMAT, **content, "about": experiment.about})
+
+
+def _state(network: nn.Module, half: bool) -> dict[str, Tensor]:
+    state = network.state_dict()
+    return {name: value.half() if half and value.is_floating_point() else value for name, value in state.items()}
 
 
 def load_weights(path: Path, preset: str | None = None) -> Experiment:
@@ -49,16 +61,44 @@ def load_weights(path: Path, preset: str | None = None) -> Experiment:
             raise UserError(f"{str(path)!r} is not a whole weight file: its {part!r} is missing")
     _check_finite(f"the weights in {str(path)!r}", content["network"] | content["process"])
     try:
-        experiment = build(checked(content["config"]), content["process"].get("schedule.alpha_bar"))
-        experiment.denoiser.network.load_state_dict(coursework.plain_keys(content["network"]))
-        experiment.process.load_state_dict({**experiment.process.state_dict(), **content["process"]})
-        if isinstance(experiment.process, Averaging) and not experiment.process.is_order:
-            raise UserError(f"the order of the lines in {str(path)!r} is none: each is in one of groups of equal size")
-        experiment.about, experiment.path = content["about"], Path(path)
-    except (RuntimeError, KeyError, TypeError) as error:
+        experiment = _rebuilt(content)
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         wrong = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
         raise UserError(f"the weights in {str(path)!r} do not fit the network they name: {wrong}") from None
+    experiment.about, experiment.path = content["about"], Path(path)
     return experiment
+
+
+def _rebuilt(content: dict[str, Any]) -> Experiment:
+    """The experiment of a whole file's content, or the codec of the part that a model of its latents carries."""
+    config = checked(content["config"])
+    codec = _rebuilt(content["codec"]).codec if "codec" in content else None
+    experiment = build(config, content.get("process", {}).get("schedule.alpha_bar"), codec)
+    experiment.network.load_state_dict(coursework.plain_keys(content["network"]))
+    if config.is_codec:
+        experiment.codec.load_state_dict(experiment.codec.state_dict() | content["statistics"])
+        return experiment
+    experiment.process.load_state_dict({**experiment.process.state_dict(), **content["process"]})
+    if isinstance(experiment.process, Averaging) and not experiment.process.is_order:
+        raise UserError("the order of the lines in these weights is none: each is in one of groups of equal size")
+    return experiment
+
+
+def open_codec(config: Config, folders: Iterable[Path]) -> Codec | None:
+    """The codec in the weight file that config.codec names, None for pixels; UserError if it is no autoencoder's."""
+    if config.codec == "pixels":
+        return None
+    experiment = load_weights(find_weights(config.codec, folders))
+    if not experiment.config.is_codec:
+        raise UserError(f"codec {config.codec!r}: {experiment.path} is no autoencoder, but a model that draws")
+    if experiment.config.shape != config.shape:
+        raise UserError(f"codec {config.codec!r} is of images {experiment.config.shape}, not {config.shape}")
+    return experiment.codec
+
+
+def weight_folders() -> list[Path]:
+    """Where weight files are found by name: those that are shipped, weights/ and the runs here."""
+    return [files.shipped_weights(), Path("weights"), *sorted(Path("runs").glob("*"))]
 
 
 def find_weights(name: str, folders: Iterable[Path]) -> Path:

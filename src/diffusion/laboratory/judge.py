@@ -60,7 +60,8 @@ class Judge:
 
     def __init__(self, run: Run, sampling: SamplingOptions = AS_SAVED):
         self.run, self.options, self.sampling, count = run, run.options, sampling, run.options.eval_samples
-        check_sampling(run.experiment, sampling)
+        if not run.config.is_codec:
+            check_sampling(run.experiment, sampling)
         if count > len(run.test):
             there = f"the floor is measured on as many test images, of which there are {len(run.test)}"
             raise UserError(f"--eval-samples {count}: {there}")

@@ -9,21 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.api.generation import generate
-from diffusion.data.datasets import load
+from diffusion.api.generation import generate, reconstruct
+from diffusion.data.datasets import Dataset, load
 from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
-from diffusion.experiment.weights import save_weights
+from diffusion.experiment.weights import open_codec, save_weights, weight_folders
 from diffusion.laboratory.budget import Budget
 from diffusion.laboratory.device import open_accelerator
 from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.folder import Folder
+from diffusion.laboratory.latents import encoded
 from diffusion.laboratory.progress import progress_bar, track
 from diffusion.laboratory.settings import describe_differences, resolve_config
 from diffusion.laboratory.stopping import Stopped, on_stop
+from diffusion.method.codec import Latents
 from diffusion.metrics.features import gather
 from diffusion.precision import computes_bf16
 from diffusion.training.trainer import SYNC_EVERY, Trainer
@@ -55,8 +57,9 @@ class Run:
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
             self.data = load(self.config.dataset, "train", options.data_root, self.device)
             self.test = load(self.config.dataset, "test", options.data_root, self.device).shuffled()
-        self.experiment = build(self.config).to(self.device)
-        self.trainer = Trainer(self.experiment, self.data, self.accelerator)
+        codec = open_codec(self.config, [*weight_folders(), *sorted((options.out / "runs").glob("*"))])
+        self.experiment = build(self.config, codec=codec).to(self.device)
+        self.trainer = Trainer(self.experiment, self._training_data(), self.accelerator)
         self.history: list[dict[str, Any]] = []  # one record an epoch, the untrained epoch 0 first
         self.seconds = 0.0  # of training, over all sessions
         self.written: list[Path] = []
@@ -77,6 +80,14 @@ class Run:
         if config.precision == "bf16" and not computes_bf16(self.device):
             self.say("this processor could only emulate bf16: it computes in fp32")
         return config
+
+    def _training_data(self) -> Dataset:
+        """What is trained on: images or, of a model of latents, those; without what is held out."""
+        data = self.data
+        if self.config.codec != "pixels":
+            with self.accelerator.main_process_first():  # one encodes, the others find the file
+                data = encoded(self.experiment, data, "train", self.options.data_root, self.say)
+        return data.without(self.config.held_out)[0]
 
     # --- Train ---
 
@@ -117,6 +128,7 @@ class Run:
         losses = self.trainer.losses[-self.trainer.steps_per_epoch :]
         done, loss = {"epoch": epoch, "step": self.trainer.step}, sum(losses) / len(losses) if losses else None
         self.history.append({**done, "loss": loss, "seconds": round(self.seconds, 1), **scores})
+        self.trainer.standardise_codec()
         if self.is_main:
             self.experiment.about = {**done, "holds": "ema", "loss": loss, "scores": scores}
             path = self.folder.path / self.weights.format(epoch=epoch)
@@ -130,9 +142,12 @@ class Run:
     ) -> Tensor:
         """`count` samples (count, C, H, W) in [0, 1], drawn by all processes together, for all of them.
 
-        They have the `labels` (count,), or they are the first `count` of `originals`, degraded and restored.
+        They have the `labels` (count,), or they are the first `count` of `originals`, degraded and restored. An
+        autoencoder draws none: it reconstructs as many test images.
         """
         index = self.share(torch.arange(count, device=self.device))
+        if self.config.is_codec:
+            return gather(reconstruct(self.experiment, self.test.images[index]))
         given = {"labels": labels, "originals": originals}
         given = {name: values if values is None else values[index] for name, values in given.items()}
         states = build_sampler(self.experiment, options).steps + 1
@@ -214,17 +229,26 @@ class Run:
         on_stop(self._stop)
         return state or {}
 
+    def _digest(self) -> str | None:
+        """Of the codec that this run builds on: a resumed one needs the same."""
+        codec = self.experiment.codec
+        return codec.digest if isinstance(codec, Latents) and not self.config.is_codec else None
+
     def _restore(self, state: dict[str, Any]) -> None:
+        if (digest := self._digest()) != state.get("codec"):
+            was = f"the weights of codec {self.config.codec!r} are not those that this run began with"
+            raise UserError(f"{was}: bring those back, or start anew without --resume")
         try:
             self.trainer.load_state(state["trainer"])
-            self.experiment.process.load_state_dict(state["process"])
+            if not self.config.is_codec:
+                self.experiment.process.load_state_dict(state["process"])
             self.history, self.seconds = state["history"], state["seconds"]
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError):
             where = f"the state in {str(self.folder.path)!r} is not one of this run"
             raise UserError(f"{where}: start anew without --resume") from None
 
     def _save(self) -> None:
-        state = {"trainer": self.trainer.state(), "process": self.experiment.process.state_dict()}
+        state = {"trainer": self.trainer.state(), "process": self.experiment.process_state(), "codec": self._digest()}
         state |= {"history": self.history, "seconds": self.seconds, **self._budget.state()}
         if self.is_main:
             self.folder.save(state, self.history)

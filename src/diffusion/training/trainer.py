@@ -7,19 +7,21 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion.data.batches import batches, steps_per_epoch
 from diffusion.data.datasets import Dataset
 from diffusion.errors import Failure
 from diffusion.experiment.build import Experiment
-from diffusion.method.denoiser import Cond, Denoiser
+from diffusion.method.codec import Latents
 from diffusion.method.noise import Noise
 from diffusion.training.graph import Graphed
+from diffusion.training.objectives import Denoising, Loss, Objective, Reconstruction
 
 SYNC_EVERY = 20  # steps after which losses are read from a GPU: each time, it has to wait for the CPU
 Number = float | Tensor
 FITTED = 20_000  # training images that a process learns its prior from
+STATE = {"denoiser": "trained", "ema": "ema", "optimizer": "optimizer"}  # as a saved state calls them
 
 
 class Diverged(Failure):
@@ -31,48 +33,42 @@ class Step(NamedTuple):
     loss: float  # of this step; on a GPU, of the last one that was read (every SYNC_EVERY steps, and at the end)
 
 
-class Loss(nn.Module):
-    """A denoiser whose forward is its loss: what data-parallel wrappers can hook into."""
-
-    def __init__(self, denoiser: Denoiser):
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
-        return self.denoiser.loss(x_0, eps, x_t, t, cond)
-
-
 class HasExperiment(Protocol):
     experiment: Experiment  # as a Model has
 
 
 class Trainer:
-    """Trains a copy of an experiment's denoiser; the experiment keeps the copy's moving average (EMA), to sample with.
+    """Trains a copy of an experiment's denoiser or autoencoder; the experiment keeps the copy's moving average (EMA).
 
     Random numbers are functions of (config.seed, step, place in the global batch): there is no generator to save, and
     two processes with half a batch each do what one does with all of it.
     """
 
     def __init__(self, experiment: Experiment | HasExperiment, data: Dataset, accelerator: Accelerator | None = None):
-        """Without an accelerator, a single process trains where the denoiser is: on the CPU, unless it was moved."""
+        """Without an accelerator, a single process trains where the denoiser is: on the CPU, unless it was moved.
+
+        A model of latents may be given images, or what its codec's `posterior` made of them, which is faster.
+        """
         e = experiment if isinstance(experiment, Experiment) else experiment.experiment
-        self.accelerator = accelerator or Accelerator(cpu=next(e.denoiser.parameters()).device.type == "cpu")
+        self.accelerator = accelerator or Accelerator(cpu=e.device.type == "cpu")
         device = self.accelerator.device
-        self.data, self.config, self.codec, self.process = data.to(device), e.config, e.codec, e.process
+        self.experiment, self.data, self.config, self.codec = e, data.to(device), e.config, e.codec
         self.steps_per_epoch = steps_per_epoch(data, e.config.batch_size)  # refuses a batch that cannot be filled
-        self.ema = e.to(device).denoiser.requires_grad_(False).eval()
-        self.denoiser = copy.deepcopy(self.ema).requires_grad_(True)
+        self.ema: Any = e.to(device).trained.requires_grad_(False).eval()
+        self.trained: Any = copy.deepcopy(self.ema).requires_grad_(True)
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
-        weights, betas = self.denoiser.parameters(), (0.9, e.config.beta2)
+        weights, betas = self.trained.parameters(), (0.9, e.config.beta2)
         cuda = device.type == "cuda"
         self.optimizer: Any = torch.optim.Adam(weights, lr=e.config.lr, betas=betas, fused=True, capturable=cuda)
         self.optimize: Callable = self._optimize
         if cuda:  # a CPU gains nothing; the compiler also turns to channels_last by itself
-            self.denoiser.network.compile()
-            self.ema.network.compile()
+            for each in (self.trained, self.ema):
+                network: Any = each if e.config.is_codec else each.network
+                network.compile()
         if cuda and self.accelerator.num_processes == 1:
             self.optimize = Graphed(self._optimize)
-        self.loss = self.accelerator.prepare_model(Loss(self.denoiser))
+        self.objective: Objective = Reconstruction(e) if e.config.is_codec else Denoising(e)
+        self.loss = self.accelerator.prepare_model(Loss(self.objective, self.trained))
         self.losses: list[float] = []  # of every step so far, mean over processes
         self.end: int | None = None  # the step at which a training of planned length ends; lr falls towards it
         self.pending: list[Tensor] = []  # (loss, gradient norm) of the steps whose losses are not read yet
@@ -85,16 +81,20 @@ class Trainer:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step: rising over the warm-up, level, and falling where the end is planned."""
+        """The learning rate of the next step: rising over the warm-up, level, and falling where the end is planned.
+
+        After each of the milestones, in epochs, it is multiplied by gamma.
+        """
         c, end = self.config, self.end
+        lr = c.lr * c.gamma ** sum(self.step >= each * self.steps_per_epoch for each in c.milestones)
         rise = (self.step + 1) / c.warmup if c.warmup else 1.0
         fall = (end - self.step) / (c.decay * end) if end and c.decay else 1.0
-        return c.lr * max(0.0, min(1.0, rise, fall))
+        return lr * max(0.0, min(1.0, rise, fall))
 
     def fit_prior(self, progress: Callable = iter) -> None:
         """Let the process learn its prior from training images, if it has none; `progress` may show how far it is."""
-        if not self.process.has_prior:
-            self.process.fit(self.codec.encode(self.data.images[:FITTED]), progress)
+        if not self.config.is_codec and not self.experiment.process.has_prior:
+            self.experiment.process.fit(self.codec.encode(self.data.images[:FITTED]), progress)
 
     def train(self, until: int) -> Iterator[Step]:
         """Train up to step `until`, yielding after every step. Raises Diverged. May be left at any step."""
@@ -104,25 +104,30 @@ class Trainer:
         stream = batches(self.data, c.batch_size, c.seed, self.step, rank, world)
         while self.step < until:
             batch = next(stream)
-            self.pending.append(self.update(self.codec.encode(batch.images), batch.labels if c.classes else None))
+            self.pending.append(self.update(batch))
             if self.step % sync_every == 0 or self.step == until:
                 self.sync_losses()
             yield Step(self.step, self.losses[-1] if self.losses else nan)
 
-    def update(self, x_0: Tensor, cond: Cond = None) -> Tensor:
-        """One step on a local batch (B, C, H, W) and its conditions; returns (loss, gradient norm) on the device."""
-        first = self.step * self.config.batch_size + self.accelerator.process_index * len(x_0)
+    def update(self, batch: Dataset) -> Tensor:
+        """One step on a local batch; returns (loss, gradient norm) on the device."""
+        data, labels = batch.images, batch.labels if self.config.classes else None
+        first = self.step * self.config.batch_size + self.accelerator.process_index * len(data)
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))  # soon leaves the random start
-        if x_0.device.type == "cpu":
-            return self.optimize(x_0, cond, first, self.lr, 1 - decay)
+        if data.device.type == "cpu":
+            return self.optimize(data, labels, first, self.lr, 1 - decay)
         numbers = (torch.tensor(first), torch.tensor(self.lr), torch.tensor(1 - decay))
-        return self.optimize(x_0, cond, *(each.to(x_0.device, non_blocking=True) for each in numbers))
+        return self.optimize(data, labels, *(each.to(data.device, non_blocking=True) for each in numbers))
 
-    def _optimize(self, x_0: Tensor, cond: Cond, first: Number, lr: Number, ema_weight: Number) -> Tensor:
-        """The work of `update`; on a GPU its numbers are tensors there, so that it can be recorded."""
-        loss = self.loss(x_0, *self.corrupt(x_0, cond, first))
+    def _optimize(self, data: Tensor, labels: Tensor | None, first: Number, lr: Number, ema_weight: Number) -> Tensor:
+        """The work of `update`; on a GPU its numbers are tensors there, so that it can be recorded.
+
+        `first` is the place of the first sample among all that are ever drawn: it decides their noise.
+        """
+        noise = Noise(self.config.seed, first + torch.arange(len(data), device=data.device))
+        loss = self.loss(*self.objective.draw(data, labels, noise))
         self.accelerator.backward(loss)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.denoiser.parameters() if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained.parameters() if p.grad is not None])
         self.bad.copy_(torch.maximum(self.bad, (~torch.isfinite(loss.detach() + norm)).float()))
         self.optimizer.found_inf = self.bad
         self.optimizer.param_groups[0]["lr"] = lr
@@ -131,28 +136,22 @@ class Trainer:
         self._update_ema(ema_weight)
         return torch.stack([loss.detach(), norm])
 
-    def corrupt(self, x_0: Tensor, cond: Cond, first: Number) -> tuple[Tensor, Tensor, Tensor, Cond]:
-        """The noise (B, C, H, W), x_t, t (B,) and the conditions, some of them dropped; sample `first` comes first."""
-        noise = Noise(self.config.seed, first + torch.arange(len(x_0), device=x_0.device))
-        t = self.process.draw_time(noise)
-        eps = noise(x_0) if self.process.adds_noise else torch.zeros_like(x_0)
-        x_t = self.process.degrade(x_0, t, eps)
-        if cond is not None:
-            dropped = noise.uniform() <= self.config.drop_prob
-            cond = torch.where(dropped, self.denoiser.null(cond), cond)
-        return eps, x_t, t, cond
-
     @torch.no_grad()
     def _update_ema(self, weight: Number) -> None:
         """Move the averaged weights by that part of the way to the trained ones."""
         averaged: list[Tensor] = list(self.ema.parameters())
-        trained: list[Tensor] = list(self.denoiser.parameters())
+        trained: list[Tensor] = list(self.trained.parameters())
         if isinstance(weight, float):
             torch._foreach_lerp_(averaged, trained, weight)
         else:
             ahead = torch._foreach_sub(trained, averaged)
             torch._foreach_mul_(ahead, weight)
             torch._foreach_add_(averaged, list(ahead))
+
+    def standardise_codec(self) -> None:
+        """Let the codec that is trained measure its latents over the training set: a model of them works in those."""
+        if isinstance(self.codec, Latents) and self.config.is_codec:
+            self.codec.fit(self.codec.posterior(self.data.images))
 
     def sync_losses(self) -> None:
         """Bring the pending losses to the CPU, averaged over the processes; raise Diverged if one is not finite."""
@@ -169,12 +168,12 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that the rest of the training depends on: plain tensors and values, for files.save."""
         self.sync_losses()
-        parts = {name: getattr(self, name).state_dict() for name in ("denoiser", "ema", "optimizer")}
+        parts = {key: getattr(self, name).state_dict() for key, name in STATE.items()}
         return parts | {"losses": torch.tensor(self.losses, dtype=torch.float64), "end": self.end}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
-        for name in ("denoiser", "ema", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+        for key, name in STATE.items():
+            getattr(self, name).load_state_dict(state[key])
         self.losses, self.end = state["losses"].tolist(), state.get("end")
         self.pending.clear()

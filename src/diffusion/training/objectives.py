@@ -1,0 +1,89 @@
+"""Objectives: what is trained for. One draws what the loss of a batch needs, and computes that loss.
+
+Drawing takes no gradients, and its random numbers come from `noise` alone, one stream for each image of the batch.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.experiment.build import Experiment
+from diffusion.method.denoiser import Denoiser
+from diffusion.method.noise import Noise
+from diffusion.networks.autoencoder import Autoencoder
+from diffusion.precision import computes_bf16
+
+Inputs = tuple[Any, ...]
+
+
+class Objective(Protocol):
+    def draw(self, data: Tensor, labels: Tensor | None, noise: Noise) -> Inputs:
+        """The arguments of the loss, of a batch's images or latents (B, …) and its labels (B,)."""
+
+    def loss(self, trained: Any, *inputs: Any) -> Tensor:
+        """The mean loss () of the module that is trained."""
+
+
+class Loss(nn.Module):
+    """A module whose forward is its loss: what data-parallel wrappers can hook into."""
+
+    def __init__(self, objective: Objective, trained: nn.Module):
+        super().__init__()
+        self.objective, self.trained = objective, trained
+
+    def forward(self, *inputs: Any) -> Tensor:
+        return self.objective.loss(self.trained, *inputs)
+
+
+class Denoising:
+    """A denoiser's own loss at random times; labels are dropped now and then, so that it can also do without."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+
+    def draw(self, data: Tensor, labels: Tensor | None, noise: Noise) -> Inputs:
+        e = self.experiment
+        x_0 = e.codec.draw(data, noise)
+        t = e.process.draw_time(noise)
+        eps = noise(x_0) if e.process.adds_noise else torch.zeros_like(x_0)
+        x_t = e.process.degrade(x_0, t, eps)
+        if labels is not None:
+            dropped = noise.uniform() <= e.config.drop_prob
+            labels = torch.where(dropped, e.denoiser.null(labels), labels)
+        return x_0, eps, x_t, t, labels
+
+    def loss(self, trained: Denoiser, *inputs: Any) -> Tensor:
+        return trained.loss(*inputs)
+
+
+class Reconstruction:
+    """An autoencoder's: half the squared error, or with loss "l1" the absolute one, summed over an image.
+
+    Of a variational one with kl_weight times KL(q(z | x) || N(0, 1)) (Kingma & Welling, 2014, appendix B), with a fresh
+    z each step: the negative ELBO of pixels with variance kl_weight, times that and up to a constant.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self.config = experiment.config
+
+    def draw(self, data: Tensor, labels: Tensor | None, noise: Noise) -> Inputs:
+        images = data / 255
+        return images, noise(images.new_empty(len(images), self.config.latent, 1, 1))
+
+    def loss(self, trained: Autoencoder, images: Tensor, eps: Tensor) -> Tensor:
+        error, kl = reconstruction_terms(trained, images, eps, self.config.loss, self.config.precision == "bf16")
+        return error.mean() + (self.config.kl_weight * kl.mean() if trained.variational else 0)
+
+
+def reconstruction_terms(
+    trained: Autoencoder, images: Tensor, eps: Tensor, loss: str = "l2", bf16: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Error and KL divergence in nats, each (B,), of images (B, C, H, W) in [0, 1], decoded from z = mean + std eps."""
+    device = images.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16 and computes_bf16(device)):
+        mean, log_var = (each.float() for each in trained.encode(images))
+        decoded = trained.decode(mean + (log_var / 2).exp() * eps).float()
+    difference = (decoded - images).flatten(1)
+    error = difference.abs().sum(1) if loss == "l1" else difference.square().sum(1) / 2
+    return error, (mean.square() + log_var.exp() - 1 - log_var).flatten(1).sum(1) / 2
