@@ -235,7 +235,7 @@ class Run:
         return codec.digest if isinstance(codec, Latents) and not self.config.is_codec else None
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if (digest := self._digest()) != state.get("codec"):
+        if self._digest() != state.get("codec"):
             was = f"the weights of codec {self.config.codec!r} are not those that this run began with"
             raise UserError(f"{was}: bring those back, or start anew without --resume")
         try:
