@@ -37,11 +37,13 @@ def trajectory(
     labels: Label = None,
     originals: Tensor | None = None,
     make_denoiser: MakeDenoiser = guided_denoiser,
+    decode: bool = True,
 ) -> Iterator[Tensor]:
     """Every state, from x_1 down to x_0, of the samples `index` (B,): images (B, C, H, W) in [0, 1].
 
-    x_1 is drawn from the prior, or it is `originals` (B, C, H, W), uint8 or in [0, 1], fully degraded. Sample i of a
-    seed, or of a seed each (B,), is the same image whatever else is in the batch. `labels` as in `check_labels`.
+    With decode=False they are in units of the process. x_1 is drawn from the prior, or it is `originals` (B, C, H, W),
+    uint8 or in [0, 1], fully degraded. Sample i of a seed, or of a seed each (B,), is the same image whatever else is
+    in the batch. `labels` as in `check_labels`.
     """
     loop, process, times = build_sampler(experiment, options)
     denoiser, cond = make_denoiser(experiment, options), check_labels(experiment, index, labels)
@@ -55,9 +57,10 @@ def trajectory(
     else:
         x_0 = codec.encode(originals)
         x_1 = process.degrade(x_0, times[0], noise(x_0) if process.adds_noise else None)
-    yield codec.decode(x_1)
+    shown = codec.decode if decode else lambda x: x
+    yield shown(x_1)
     for x in loop(denoiser, process, x_1, times, noise, cond=cond):
-        yield codec.decode(x)
+        yield shown(x)
     check_result(x)
 
 
@@ -87,9 +90,9 @@ def generate(
         part = slice(first, first + batch_size)
         given: dict[str, Any] = {"labels": None if cond is None else cond[part]}
         given["originals"] = None if originals is None else originals[part]
-        for state in trajectory(experiment, index[part], options, seed=seed, **given):
-            tick(len(state))
-        parts.append(state)
+        for x in trajectory(experiment, index[part], options, seed=seed, decode=False, **given):
+            tick(len(x))
+        parts.append(experiment.codec.decode(x))
     return torch.cat(parts)
 
 

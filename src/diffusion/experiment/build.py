@@ -31,10 +31,17 @@ class Experiment:
 
     config: Config
     codec: Codec
-    process: Process = field(init=False)
-    denoiser: Denoiser = field(init=False)
+    process: Process
+    denoiser: Denoiser
     about: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None  # of the weight file, if it was loaded from one
+
+    @classmethod
+    def of_codec(cls, config: Config, codec: Codec) -> "Experiment":
+        """An autoencoder's."""
+        alone = cls.__new__(cls)  # not all of its fields can be given
+        alone.config, alone.codec, alone.about, alone.path = config, codec, {}, None
+        return alone
 
     def __getattr__(self, name: str) -> Any:  # asked for what is not there
         if name in ("process", "denoiser") and self.config.is_codec:
@@ -86,13 +93,12 @@ def build(config: Config, alpha_bar: Tensor | None = None, codec: Codec | None =
         torch.manual_seed(config.seed)
         if config.is_codec:
             codec = Latents(_autoencoder(config), (config.latent, 1, 1), config.contrast, asdict(config))
-            return Experiment(config, codec)
+            return Experiment.of_codec(config, codec)
         codec = codec or _pixels(config)
         network = _network(config, codec.shape)
-    experiment = Experiment(config, codec)
     parts = _averaging(config, network) if config.process == "averaging" else _gaussian(config, network, alpha_bar)
-    experiment.process, experiment.denoiser = parts[0], parts[1].eval()
-    return experiment
+    process, denoiser = parts
+    return Experiment(config, codec, process, denoiser.eval())
 
 
 def _pixels(config: Config) -> Pixels:
