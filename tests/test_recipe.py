@@ -69,10 +69,14 @@ UNUSUAL = Config(
     draw_time="logit-normal",
     sampler="alg1",
     sampler_steps=3,
+    guidance_scale=-2.5,
     network="unet",
+    samples=11,
     hidden=(24, 40),
     activation="relu",
     classes=7,
+    words=("", "a"),
+    caption_length=5,
     drop_prob=0.25,
     encoder=(5, 6, 7),
     latent=9,
@@ -92,7 +96,7 @@ UNUSUAL = Config(
 
 
 def test_a_recipe_unusual_in_every_setting_is_read_as_it_was_written(tmp_path):
-    plan, sheet = Plan(12, 0.1, 1e-3, (1, 2, 30), 7), SampleSheet(9, -2.5)
+    plan, sheet = Plan(12, 0.1, 1e-3, (1, 2, 30), 7), SampleSheet(9)
     for made in (UNUSUAL, plan, sheet):  # or a setting could be lost unnoticed
         plain = type(made)()
         assert all(getattr(made, f.name) != getattr(plain, f.name) for f in fields(made))
@@ -163,7 +167,8 @@ def test_overrides_reach_the_plan_and_the_sheet():
     ]
     ours = recipe("unet", {}, words)
     assert ours.plan == Plan(minutes=0.01, sheet_steps=(3,), sheet_every=50)
-    assert ours.sheet == SampleSheet(count=25, guidance_scale=-1.5) and ours.explicit == ()
+    assert ours.sheet == SampleSheet(count=25) and ours.explicit == ("guidance_scale",)
+    assert ours.config.guidance_scale == -1.5
 
 
 def test_the_former_spellings_go_on_working(tmp_path):
@@ -236,7 +241,7 @@ def test_there_is_nothing_to_draw_before_the_first_step_and_no_sheet_of_nothing(
 
 @pytest.mark.parametrize("scale", [0, -3, 0.5])
 def test_a_guidance_scale_may_be_0_and_below(scale):
-    assert recipe("mine", {"sample": {"guidance_scale": scale}}).sheet.guidance_scale == scale
+    assert recipe("mine", {"sample": {"guidance_scale": scale}}).config.guidance_scale == scale
 
 
 @pytest.mark.parametrize("word", ["--train.lr", "train.lr", "--network.hidden=[8,", "--train.lr={", "--train.lr='"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # files, never a window: the caller's backend is not asked
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -27,6 +28,22 @@ def grid(images: Tensor, path: Path, columns: int = 4, scale: int = 4) -> Path:
     """Write a `sheet` of images (N, C, H, W) in [0, 1] as a PNG."""
     picture = sheet(images, columns, scale)
     return write_atomically(path, lambda file: picture.save(file, "PNG"))
+
+
+def captioned(images: Tensor, captions: Sequence[str], path: Path, columns: int = 6, scale: int = 4) -> Path:
+    """Write images (N, C, H, W) in [0, 1] as a PNG, each with its caption under it."""
+    cells = [sheet(image[None], 1, scale).convert("RGB") for image in images]
+    width, height = cells[0].size
+    font = ImageFont.load_default(11)
+    texts = ["\n".join(textwrap.wrap(text, max(8, width // 6))) for text in captions]
+    lines = max(text.count("\n") for text in texts) + 1
+    columns, tall = min(columns, len(cells)), height + 13 * lines + 6
+    paper = Image.new("RGB", (columns * (width + 8), -(-len(cells) // columns) * tall), "white")
+    for i, (cell, text) in enumerate(zip(cells, texts)):
+        at = (i % columns * (width + 8) + 4, i // columns * tall)
+        paper.paste(cell, at)
+        ImageDraw.Draw(paper).multiline_text((at[0], at[1] + height + 2), text, "black", font, spacing=2)
+    return write_atomically(path, lambda file: paper.save(file, "PNG"))
 
 
 def sheet(images: Tensor, columns: int = 8, scale: int = 3) -> Image.Image:

@@ -1,10 +1,12 @@
 """The border of the library: what people hand in, checked once and turned into tensors; UserError for the rest."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusion.data import captions
 from diffusion.errors import Failure, UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
@@ -12,8 +14,10 @@ from diffusion.method.arrays import as_images, as_labels, as_tensor, check_pixel
 from diffusion.method.codec import Pixels, Shape
 from diffusion.method.process import Gaussian
 
-Label = int | Tensor | None  # one for all samples, or one for each (B,)
+Prompt = str | Sequence[str] | None  # one for all samples, or one for each
+Label = int | Tensor | Prompt  # the same (B,); a text model has prompts for labels
 Time = float | Tensor  # the same
+NO_PROMPTS = "these weights read no prompts: choose those of a text model, such as text_digits"
 SLACK = 1e-3  # by which pixels may leave [0, 1]: they are put back
 TIME = "t is one time in [0, 1] or one for each image: 0 clean, 1 fully degraded, 0.5 is step 500 of 1000"
 
@@ -71,8 +75,11 @@ def check_mask(mask: Any, images: Tensor) -> Tensor:
 def check_labels(experiment: Experiment, index: Tensor, labels: Label = None) -> Tensor | None:
     """The labels (B,) int64 of the samples `index` (B,), one for all or one for each; by default 0, 1, 2, … in turn.
 
-    None for an unconditional model; UserError for labels that the network does not know.
+    Of a text model, the words (B, length) of captions, by default of none. None for an unconditional model; UserError
+    for labels that the network does not know.
     """
+    if experiment.config.words:
+        return check_captions(experiment, "" if labels is None else labels, len(index)).to(index.device)
     classes = experiment.config.classes
     if labels is None:
         return index % classes if classes else None
@@ -87,11 +94,40 @@ def check_labels(experiment: Experiment, index: Tensor, labels: Label = None) ->
     return cond.expand(len(index))
 
 
+def check_captions(experiment: Experiment, prompts: Any, count: int) -> Tensor:
+    """The words (count, length) int64 of one prompt for all or one for each: texts, or the numbers of their words.
+
+    UserError for a word that the model has not learnt, with the nearest, and for a number of prompts that does not fit.
+    """
+    words, length = experiment.config.words, experiment.config.caption_length
+    if not words:
+        raise UserError(NO_PROMPTS)
+    prompts = [prompts] if isinstance(prompts, str) else prompts
+    if isinstance(prompts, Tensor) and prompts.shape[1:] == (length,) and prompts.dtype == torch.int64:
+        rows = prompts
+    elif isinstance(prompts, Sequence) and all(isinstance(each, str) for each in prompts):
+        rows = captions.encode(prompts, words, length)
+    else:
+        raise UserError(f"a prompt is a text, or one text for each image, not {' '.join(repr(prompts).split()):.40}")
+    if len(rows) not in (1, count) or not ((rows >= 0) & (rows < len(words))).all():
+        raise UserError(f"{count} images need one prompt or {count}, not {len(rows)}")
+    return rows.expand(count, -1)
+
+
+def label_or_prompt(experiment: Experiment, label: Label, prompt: Prompt) -> Label:
+    """The one that is given; UserError if both are, or for a prompt that nobody can read."""
+    if label is not None and prompt is not None:
+        raise UserError("a sample has a label or a prompt, not both")
+    if prompt is not None and not experiment.config.words:
+        raise UserError(NO_PROMPTS)
+    return label if prompt is None else prompt
+
+
 def optional_labels(experiment: Experiment, count: int, label: Label, options: SamplingOptions) -> Tensor | None:
     """The labels (count,) of images, None if none is given; UserError for guidance without a label."""
     if label is not None:
         return check_labels(experiment, torch.arange(count, device=experiment.device), label)
-    if options.guidance_scale != 1:
+    if options.guidance_scale not in (None, 1):
         raise UserError("guidance needs a label to go by: give one, or leave the guidance scale at 1")
     return None
 

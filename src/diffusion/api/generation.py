@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.api.checks import Label, check_labels, check_result
+from diffusion.api.checks import Label, check_captions, check_labels, check_result
 from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler, clips
@@ -17,11 +17,21 @@ from diffusion.method.noise import Noise, fold_in
 from diffusion.precision import torch_defaults
 
 
+def guidance_scale(experiment: Experiment, options: SamplingOptions) -> float:
+    """The scale of the options, or that with which the weights were saved."""
+    return experiment.config.guidance_scale if options.guidance_scale is None else options.guidance_scale
+
+
 def guided_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Denoise:
     """The experiment's denoiser, guided and clipped as the options say; UserError if there are no labels to follow."""
-    if options.guidance_scale != 1 and not experiment.config.classes:
+    scale, negative = guidance_scale(experiment, options), None
+    if scale != 1 and not experiment.config.conditional:
         raise UserError("these weights know no labels, so there is nothing to guide: leave the guidance scale at 1")
-    denoiser = Guided(experiment.denoiser, options.guidance_scale, options.interval)
+    if options.negative_prompt is not None:
+        negative = check_captions(experiment, options.negative_prompt, 1).to(experiment.device)
+        if scale in (0, 1):
+            raise UserError(f"a negative prompt does nothing at guidance scale {scale:g}: take 2, say")
+    denoiser = Guided(experiment.denoiser, scale, options.interval, negative)
     return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if clips(experiment, options) else denoiser
 
 

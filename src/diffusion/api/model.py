@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion.api.checks import (
     Label,
+    Prompt,
     Time,
     check_gaussian,
     check_images,
@@ -18,6 +19,7 @@ from diffusion.api.checks import (
     check_result,
     check_state,
     check_time,
+    label_or_prompt,
     optional_labels,
 )
 from diffusion.api.editor import Editor
@@ -64,10 +66,12 @@ class Model:
         count: int = 16,
         label: Label = None,
         *,
+        prompt: Prompt = None,
+        negative_prompt: str | None = None,
         seed: int = 0,
         sampler: str | None = None,
         steps: int | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
@@ -76,34 +80,39 @@ class Model:
         """New images (count, C, H, W).
 
         `label` is one for all or (count,) of them; of a class-conditional model, None draws 0, 1, 2, … in turn.
+        A text model takes a `prompt`, one or `count` of them, and leads away from the `negative_prompt`.
         `sampler` is "ddpm", "ddim", "heun", "dpm" or "sde"; of cold models "alg2", "alg1", "pinned", "direct" or
         "coursework", which never clips.
         `guidance_scale` 0 ignores the label, 1 follows it, more exaggerates it, at times within `interval`.
-        UserError for a label, a sampler or a number of steps that there is not.
+        UserError for a label, a word, a sampler or a number of steps that there is not.
         """
-        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
-        return generate(self.experiment, self._index(count), options, seed=seed, labels=label, batch_size=batch_size)
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip, 0, negative_prompt)
+        index, labels = self._index(count), label_or_prompt(self.experiment, label, prompt)
+        return generate(self.experiment, index, options, seed=seed, labels=labels, batch_size=batch_size)
 
     def trajectory(
         self,
         count: int = 8,
         label: Label = None,
         *,
+        prompt: Prompt = None,
+        negative_prompt: str | None = None,
         seed: int = 0,
         snapshots: int | None = None,
         sampler: str | None = None,
         steps: int | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
     ) -> Tensor:
         """Evenly spaced states of `sample` (snapshots, count, C, H, W), from noise to image; six, or all if fewer."""
-        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip, 0, negative_prompt)
         most = build_sampler(self.experiment, options).steps + 1
         snapshots = min(6, most) if snapshots is None else check_int("snapshots", snapshots, 2, most)
         at = torch.linspace(0, most - 1, snapshots).round().tolist()
-        states = trajectory(self.experiment, self._index(count), options, seed=seed, labels=label)
+        labels = label_or_prompt(self.experiment, label, prompt)
+        states = trajectory(self.experiment, self._index(count), options, seed=seed, labels=labels)
         return torch.stack([state for i, state in enumerate(states) if i in at])
 
     def forward_diffusion(self, images: Tensor, t: Time, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ def parser() -> Parser:
     p.add_argument("--ddim-steps", type=number(int, 2), default=50, help="of the fast one")
     p.add_argument("--snapshots", type=number(int, 2), default=6, help="states of a trajectory that are shown")
     out = {"type": output_directory, "default": "contents", "help": "the folder of the four pictures"}
-    add_flags(p, "guidance-scale", "seed", "data-root", "device", "out", out=out)
+    add_flags(p, "guidance-scale", "seed", "data-root", "device", "out", out=out, guidance_scale={"default": 1.0})
     return p
 
 

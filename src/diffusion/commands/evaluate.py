@@ -3,18 +3,22 @@
 import json
 import statistics
 from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion import figures, files
-from diffusion.api.generation import generate
+from diffusion.api.generation import generate, guidance_scale
 from diffusion.api.model import load as load_model
 from diffusion.data.datasets import Dataset, load
 from diffusion.errors import UserError
+from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
+from diffusion.laboratory.exam import Exam, describe, record, table
 from diffusion.laboratory.flags import RunOptions, add_flags, options_of
 from diffusion.laboratory.judge import check_features, check_sampling, open_reference
 from diffusion.laboratory.options import Parser, number, output_file
@@ -26,15 +30,18 @@ from diffusion.metrics.scores import Reference, score
 
 EXAMPLES = """examples:
   python src evaluate --weights unet                                  10,000 samples, 3 seeds: about half an hour of CPU
+  python src evaluate --weights text_digits                           what its pictures show of 200 prompts of each kind
   python src evaluate --weights unet --sampler dpm --steps 10 --count 2000 --guidance-scale 2
 """
+PROMPTS = 200  # of each kind, before a text model
 SHEET = 48  # samples on the --sheet, a dozen in a row
 LINE = "{fid:.4f} {inception_score:.2f} {kid:.4f} {agreed} {precision:.3f} {recall:.3f} {shares}"
 
 
 def parser() -> Parser:
     p = Parser(__doc__, EXAMPLES, "evaluate")
-    count = {"type": number(int, 16), "default": 10_000, "help": "samples of each seed"}
+    what = f"samples of each seed (default: 10,000); of a text model, prompts of each kind (default: {PROMPTS})"
+    count = {"type": number(int, 16), "default": None, "help": what}
     add_flags(p, "weights", "preset", "count", weights={"required": True}, count=count)
     p.add_argument("--seeds", type=number(int, 1), default=3, help="how often all is repeated, for the spread")
     add_flags(p, "seed", "sampler", "steps", "guidance-scale", "guidance-interval", seed={"help": "the first seed"})
@@ -48,19 +55,23 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args = parser().parse_args(argv)
-    if args.sheet and args.count < SHEET:
-        raise UserError(f"--sheet shows {SHEET} samples: --count must be at least that, not {args.count}")
     device = open_device(args.device)
     experiment = load_model(args.weights, device, preset=args.preset).experiment
     options = options_of(SamplingOptions, args)
+    if experiment.config.words:
+        return examine(args, experiment, options)
+    args.count = 10_000 if args.count is None else args.count
+    if args.sheet and args.count < SHEET:
+        raise UserError(f"--sheet shows {SHEET} samples: --count must be at least that, not {args.count}")
     sampler, conditional = check_sampling(experiment, options), experiment.config.classes > 0
+    scale = guidance_scale(experiment, options)
     check_features(args.features, experiment.config.dataset)
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     test = test.stratified(min(args.count, len(test))) if conditional else test.shuffled()
     reference = open_reference(RunOptions.of(args), data)
     extractor = reference.extractor
     print(
-        f"{experiment.origin}: {sampler.nfe} network calls a sample, guidance scale {args.guidance_scale:g};\n"
+        f"{experiment.origin}: {sampler.nfe} network calls a sample, guidance scale {scale:g};\n"
         f"{args.count:,} samples a seed against {reference.n:,} training images;\n"
         f"{extractor.name}, sha256 {extractor.sha256[:16]}\n"
     )
@@ -80,9 +91,47 @@ def main(argv: list[str] | None = None) -> None:
 
     # --- Report ---
     facts = {"weights": args.weights, "sampler": args.sampler or experiment.config.sampler, "calls": sampler.nfe}
-    facts |= {"guidance_scale": options.guidance_scale, "interval": options.interval, "samples": args.count}
+    facts |= {"guidance_scale": scale, "interval": options.interval, "samples": args.count}
     facts |= {"floor": floor["fid"], "floor_is": floor["inception_score"], "rows": rows}
     report(args, facts, images, data, test)
+
+
+def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -> None:
+    """The obedience of a text model: what its pictures show of what was asked for, before real pictures and chance."""
+    if experiment.config.dataset != "digits":
+        raise UserError(f"there are no checkers for pictures of {experiment.config.dataset}, only for digits")
+    sampler, count = check_sampling(experiment, options), PROMPTS if args.count is None else args.count
+    scale = guidance_scale(experiment, options)
+    print(f"{experiment.origin}: {sampler.nfe} steps, guidance scale {scale:g}; {count} prompts of each kind\n")
+
+    def sample(prompts: Sequence[str]) -> Tensor:
+        index = torch.arange(len(prompts), device=experiment.device)
+        with progress_bar(len(prompts) * (sampler.steps + 1), "prompts") as bar:
+            given = {"seed": args.seed, "labels": prompts, "batch_size": args.batch_size}
+            return generate(experiment, index, options, **given, tick=bar.update)
+
+    exam = Exam(sample, args.data_root, experiment.device, count)
+    sat = list(exam.sit())
+    (model, real), (varied, varied_real) = exam.twins(), exam.diversity()
+    print(table(sat))
+    print(f"\ntwins, both right: {describe(model)}; of real pictures {real.value:.1%}")
+    print(f"pictures of one prompt differ by {varied:.4f}, real ones by {varied_real:.4f}: {varied / varied_real:.2f}")
+    facts = {
+        "weights": args.weights,
+        "seed": args.seed,
+        "calls": sampler.nfe,
+        "guidance_scale": scale,
+        "prompts": count,
+    }
+    facts |= {"obedience": record(sat), "twins": model, "twins_real": real, "reader": exam.reader.sha256}
+    append(args.out, facts | {"diversity": varied, "diversity_real": varied_real})
+
+
+def append(path: Path | None, facts: dict[str, Any]) -> None:
+    """Add a line of JSON to the file, if there is to be one."""
+    if path:
+        text = (path.read_bytes() if path.exists() else b"") + json.dumps(facts).encode() + b"\n"
+        print(f"appended to {files.write_atomically(path, lambda file: file.write(text))}")
 
 
 def measure(name: str, images: Tensor, labels: Tensor | None, reference: Reference, dataset: str) -> dict[str, Any]:
@@ -110,10 +159,7 @@ def report(args: Namespace, facts: dict[str, Any], images: Tensor, data: Dataset
     nearest_real, _ = neighbours(test.images[: min(1000, args.count)], data.images)
     of_ours, of_real = (f"{each.mean():.4f} on average, at least {each.min():.4f}" for each in (nearest, nearest_real))
     print(f"RMSE to the nearest training image: {of_ours}; of real test images {of_real}")
-    if args.out:
-        facts |= {"nearest": nearest.mean().item(), "nearest_of_real": nearest_real.mean().item()}
-        text = (args.out.read_bytes() if args.out.exists() else b"") + json.dumps(facts).encode() + b"\n"
-        print(f"appended to {files.write_atomically(args.out, lambda file: file.write(text))}")
+    append(args.out, facts | {"nearest": nearest.mean().item(), "nearest_of_real": nearest_real.mean().item()})
     if args.sheet:
         pairs = zip(images[:SHEET].cpu().split(12), (data.images[index[:SHEET]].cpu() / 255).split(12))
         figures.grid(torch.cat([part for pair in pairs for part in pair]), args.sheet, columns=12)

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from diffusion import figures, files
-from diffusion.api.checks import check_labels
+from diffusion.api.checks import check_labels, label_or_prompt
 from diffusion.api.generation import generate
 from diffusion.api.model import load as load_model
-from diffusion.data.datasets import load
+from diffusion.data.sources import load
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import VARIANCES, SamplingOptions
 from diffusion.laboratory.device import open_device
@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   python src generate --weights unet --label 7 --count 64 --guidance-scale 2 --steps 10 --out grid.png
   python src generate --weights unet --count 10000 --out x.npy --labels y.npy
   python src generate --weights 'cold_unet row' --from test --originals y.npy --labels z.npy --out x.npy
+  python src generate --weights text_digits --prompt 'a large blue three left of a small green eight' --count 4
   python src generate --weights default@20 --count 16 --out digits.png
   python src generate --weights runs/DDPM_light/ddpm_mnist_1_light.pth --count 1000 --steps 1000 --out x.npy
 """
@@ -32,7 +33,10 @@ def parser() -> Parser:
     p, array, start = Parser(__doc__, EXAMPLES, "generate"), output_file(".npy"), one_of("start", ["prior", "test"])
     labels = "write the labels here, X.npy: those drawn, or with --from test those of the test images"
     add_flags(p, "weights", "preset", "count", "seed", weights={"required": True})
-    p.add_argument("--label", type=number(int, 0), help="draw only this one (default: 0, 1, 2, … in turn)")
+    condition = p.add_mutually_exclusive_group()
+    condition.add_argument("--label", type=number(int, 0), help="draw only this one (default: 0, 1, 2, … in turn)")
+    condition.add_argument("--prompt", help="of text weights: what to draw; a word that they do not know is refused")
+    p.add_argument("--negative-prompt", help="… and what not: guidance leads away from it")
     add_flags(p, "guidance-scale", "guidance-interval", "sampler", "steps")
     p.add_argument(
         "--variance", type=one_of("variance", VARIANCES), help="beta or posterior, of ddpm's noise (default: as saved)"
@@ -59,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     experiment = load_model(args.weights, device, preset=args.preset).experiment
     options = options_of(SamplingOptions, args)
     steps, index = check_sampling(experiment, options).steps, torch.arange(args.count, device=device)
-    cond = check_labels(experiment, index, args.label)
+    cond = check_labels(experiment, index, label_or_prompt(experiment, args.label, args.prompt))
     originals, labels = None, cond
     if args.start == "test":
         test = load(experiment.config.dataset, "test", args.data_root, device)

@@ -8,15 +8,18 @@ from diffusion.errors import UserError
 from diffusion.experiment import recipe as recipes
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.recipe import MOST, SETTINGS, Recipe
-from diffusion.experiment.samplers import SamplingOptions
-from diffusion.laboratory.flags import add_training_flags
+from diffusion.experiment.samplers import AS_SAVED
+from diffusion.laboratory.examiner import Examiner
+from diffusion.laboratory.flags import RunOptions, add_training_flags
 from diffusion.laboratory.judge import open_run
 from diffusion.laboratory.options import Parser, number, path
+from diffusion.laboratory.run import Run
 from diffusion.laboratory.show import draw_curves, draw_grid, report, table
 
 EXAMPLES = """examples:
   python src train --preset unet_fast --minutes 5                  the digits that five minutes can buy
   python src train --config configs/mnist_guided.yaml              as the file says
+  python src train --config configs/text_digits.yaml --minutes 15  pictures by prompt; single digits obey after that
   python src train --config configs/mnist_guided.yaml --train.lr=1e-3 --network.hidden=[32,64] --steps 9000
 """
 BUDGETS = ("steps", "epochs", "minutes")
@@ -56,15 +59,16 @@ def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args, recipe = read_recipe(argv)
-    sampling = SamplingOptions(guidance_scale=recipe.sheet.guidance_scale)
-    run, judge = open_run(args, recipe.config, recipe.name, f"{recipe.name}.pth", sampling, recipe.explicit)
+    if recipe.config.network == "text":
+        return train_on_captions(args, recipe)
+    run, judge = open_run(args, recipe.config, recipe.name, f"{recipe.name}.pth", AS_SAVED, recipe.explicit)
     text, scores = replace(recipe, config=run.config).text().encode(), None
 
     for step in run.steps(recipe.plan):  # --- Train ---
         if run.is_main:
             files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
         # --- Sample ---
-        sheet = run.sample(recipe.sheet.count, run.config.seed, f"samples after step {step}", sampling)
+        sheet = run.sample(recipe.sheet.count, run.config.seed, f"samples after step {step}")
         draw_grid(run, sheet, f"contents/{run.name}_sample_{step:06d}.png", columns=10)
         # --- Measure ---
         scores = judge.score(judge.sample(run.config.seed))
@@ -73,3 +77,21 @@ def main(argv: list[str] | None = None) -> None:
 
     # --- Report ---
     report(run, table(judge, judge.final_scores(scores)))
+
+
+def train_on_captions(args: argparse.Namespace, recipe: Recipe) -> None:
+    """As `main`, for a text network: sheets of prompts, scored by what they show of what was asked for."""
+    # --- Setup ---
+    run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit)
+    examiner = Examiner(run, recipe.sheet.count)
+    text = replace(recipe, config=run.config).text().encode()
+
+    for step in run.steps(recipe.plan):  # --- Train ---
+        if run.is_main:
+            files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
+        examiner.draw_sheet(step)  # --- Sample ---
+        run.record(step / run.trainer.steps_per_epoch, **examiner.score())  # --- Measure ---
+        examiner.draw_curves()
+
+    # --- Report ---
+    report(run, examiner.table())

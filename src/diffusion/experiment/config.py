@@ -30,6 +30,7 @@ class DataSettings:
     pixel_range: Annotated[tuple[Pixel, Pixel], AfterValidator(_rising)] = (-0.5, 0.5)  # [0, 1] inside the process
     codec: str = "pixels"  # what x is: pixels, or latents of the autoencoder in the weight file of this name
     held_out: NonNegativeInt = 0  # training images that are not trained on, to choose and to calibrate with
+    samples: PositiveInt | None = None  # training pictures of a data set that is drawn, such as digits; None: its usual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,13 @@ class ProcessSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    network: Literal["cnn", "unet", "mlp", "autoencoder", "vae"] = "cnn"  # the last two are codecs of others
+    network: Literal["cnn", "unet", "text", "mlp", "autoencoder", "vae"] = "cnn"  # the last two are codecs of others
     hidden: Widths = (16, 32, 32, 16)  # channels: of each block; of each resolution of a unet; of mlp, of its trunk and
     # inside each block; of an autoencoder, of what its decoder unflattens, at a quarter of the resolution, at half
     activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
     classes: NonNegativeInt = 0  # labels that the network is conditioned on; 0: none
+    words: tuple[str, ...] = ()  # of the captions that a text network is conditioned on, the padding first
+    caption_length: NonNegativeInt = 0  # words of the longest; both are the data set's
     drop_prob: Probability = 0.1  # how often training hides the label, so that the network can also do without
     encoder: Widths = (16, 32, 8)  # of an autoencoder: channels at half resolution, at a quarter, of what is flattened
     latent: PositiveInt = 36  # numbers that an autoencoder makes of an image
@@ -80,6 +83,7 @@ class TrainingSettings:
 class SamplingSettings:  # defaults of sampling; None: the first sampler of the process, its usual steps
     sampler: SamplerName | None = None
     sampler_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    guidance_scale: Annotated[float, Field(ge=-100, le=100)] = 1.0  # 0 ignores the condition, 1 follows it
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class Config(SamplingSettings, TrainingSettings, NetworkSettings, ProcessSetting
     def is_codec(self) -> bool:
         """Whether it describes an autoencoder, on whose latents others work, and not a model that draws."""
         return self.network in ("autoencoder", "vae")
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network is conditioned on labels or captions."""
+        return bool(self.classes or self.words)
 
     def replace(self, **changes: Any) -> "Config":
         """A changed copy, checked like any other."""

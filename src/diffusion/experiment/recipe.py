@@ -41,7 +41,6 @@ class SampleSheet:
     """What is drawn on a sheet of samples, while and after training."""
 
     count: Annotated[int, Field(gt=0, le=10_000)] = 100
-    guidance_scale: Annotated[float, Field(ge=-100, le=100)] = 1.0  # as of SamplingOptions
 
 
 SECTIONS = {  # of the file, and whose fields they hold

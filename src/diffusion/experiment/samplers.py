@@ -56,11 +56,12 @@ class SamplingOptions:
 
     sampler: str | None = None  # a name in SAMPLERS
     steps: int | None = None  # None: the sampler's default
-    guidance_scale: float = 1.0  # 0 ignores the label, 1 follows it, more exaggerates it
+    guidance_scale: float | None = None  # 0 ignores the condition, 1 follows it, more exaggerates it
     interval: Interval = ALWAYS  # the times at which the scale applies; outside it is 1
     variance: str | None = None  # of ddpm's noise, "beta" or "posterior"
     clip: bool = True  # whether estimates of x_0 are kept in the range of images; never by "coursework"
     begin: int = 0  # steps left out at the start, where originals are restored
+    negative_prompt: str | None = None  # of a text model: guidance leads away from this, not from "no caption"
 
     def __post_init__(self) -> None:
         for kind, name, known in (("sampler", self.sampler, NAMES), ("variance", self.variance, VARIANCES)):
@@ -68,8 +69,9 @@ class SamplingOptions:
                 raise unknown(kind, name, known)
         if self.steps is not None:
             check_int("steps", self.steps, 1)
-        rule = "a guidance scale is a number (0 ignores the label, 1 follows it)"
-        check_float(rule, self.guidance_scale, lambda scale: abs(scale) < 1e6)  # of more, float32 would lose the rest
+        if self.guidance_scale is not None:
+            rule = "a guidance scale is a number (0 ignores the label, 1 follows it)"
+            check_float(rule, self.guidance_scale, lambda scale: abs(scale) < 1e6)  # of more, float32 loses the rest
         rule = "a guidance interval is two times from 0 to 1, the lower first"
         if not isinstance(self.interval, tuple | list) or len(self.interval) != 2:
             raise UserError(f"{rule}, not {self.interval!r}")

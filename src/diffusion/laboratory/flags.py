@@ -62,7 +62,10 @@ ROWS: dict[str, tuple] = {  # type, help and default
     "seed": (number(int, 0), "of all noise: sample i of a seed is always the same image", 0),
     "sampler": (one_of("sampler", NAMES), f"{', '.join(NAMES)}; the last five of cold weights (default: as saved)"),
     "steps": (number(int, 1), f"of the sampler (default: {STEPS}; of cold weights {COLD_STEPS})"),
-    "guidance-scale": (number(float, -100, 100), "0 ignores the label, 1 follows it, more exaggerates it", 1.0),
+    "guidance-scale": (
+        number(float, -100, 100),
+        "0 ignores the label, 1 follows it, 2 exaggerates it (default: as saved)",
+    ),
     "guidance-interval": (number(float, 0, 1), "guide only at these times (default: 0 1, always)", (0.0, 1.0)),
     "batch-size": (number(int, 1), "images at a time; does not change them (default: by device)"),
     "dataset": (one_of("dataset", DATASETS), ", ".join(DATASETS), "MNIST"),

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from diffusion.api.generation import generate, reconstruct
-from diffusion.data.datasets import Dataset, load
+from diffusion.data.datasets import Dataset
+from diffusion.data.sources import load
 from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
@@ -23,7 +24,7 @@ from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.folder import Folder
 from diffusion.laboratory.latents import encoded
 from diffusion.laboratory.progress import progress_bar, track
-from diffusion.laboratory.settings import describe_differences, resolve_config
+from diffusion.laboratory.settings import describe_captions, describe_differences, resolve_config
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.method.codec import Latents
 from diffusion.metrics.features import gather
@@ -55,8 +56,10 @@ class Run:
         self.folder = Folder(folder or options.out / "runs" / self.name)
         self.config = self._resolve(base, explicit)
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
-            self.data = load(self.config.dataset, "train", options.data_root, self.device)
-            self.test = load(self.config.dataset, "test", options.data_root, self.device).shuffled()
+            given, samples = (options.data_root, self.device), self.config.samples
+            self.data = load(self.config.dataset, "train", *given, samples)
+            self.test = load(self.config.dataset, "test", *given).shuffled()
+        self.config = describe_captions(self.config, self.data, options.resume)
         codec = open_codec(self.config, [*weight_folders(), *sorted((options.out / "runs").glob("*"))])
         self.experiment = build(self.config, codec=codec).to(self.device)
         self.trainer = Trainer(self.experiment, self._training_data(), self.accelerator)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from diffusion.data.datasets import DATASETS
+from diffusion.data.datasets import DATASETS, Dataset
+from diffusion.data.sources import CAPTIONED, NAMES
 from diffusion.errors import UserError, unknown
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import SETTINGS
@@ -19,15 +20,31 @@ def resolve_config(base: Config, changes: dict[str, Any], explicit: Collection[s
     UserError for a data set that there is not, and for `explicit` settings that do not go with it.
     """
     config = base.replace(**changes)
-    if config.dataset not in DATASETS:
-        raise unknown("dataset", config.dataset, DATASETS)
+    if config.dataset not in NAMES:
+        raise unknown("dataset", config.dataset, NAMES)
+    if (config.dataset in CAPTIONED) is not (config.network == "text"):
+        raise UserError(f"the network 'text' and the data sets with captions, {', '.join(CAPTIONED)}, go together")
+    fastest = "bf16" if computes_bf16(device) else "fp32"
+    config = config.replace(precision=fastest if config.precision == "auto" else config.precision)
+    if config.dataset in CAPTIONED:
+        return config  # shape and words are known when the captions are read
     shape, labels = DATASETS[config.dataset].shape, len(DATASETS[config.dataset].classes)
     if "shape" in explicit and config.shape != shape:
         raise UserError(f"the images of {config.dataset} have the shape {shape}, not {config.shape}")
     if config.classes not in (0, labels):
         raise UserError(f"{config.dataset} has {labels} labels: classes must be that or 0, not {config.classes}")
-    fastest = "bf16" if computes_bf16(device) else "fp32"
-    return config.replace(shape=shape, precision=fastest if config.precision == "auto" else config.precision)
+    return config.replace(shape=shape)
+
+
+def describe_captions(config: Config, data: Dataset, resumed: bool) -> Config:
+    """The config of a text network with the shape and the words of its data; UserError if a resumed run had others."""
+    if config.network != "text":
+        return config
+    known = {"shape": tuple(data.images.shape[1:]), "words": data.classes, "caption_length": data.labels.shape[1]}
+    found = config.replace(**known)
+    if resumed and config.words and found != config:
+        raise UserError(f"the captions of {config.dataset} are not those that the run was begun with: start anew")
+    return found
 
 
 def describe_differences(saved: Config, config: Config, changes: Collection[str], explicit: Collection[str]) -> str:

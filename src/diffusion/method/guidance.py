@@ -14,13 +14,16 @@ class Guided(nn.Module):
 
     A scale of 0 or 1 costs one network call, any other one call of a doubled batch. Outside the `interval` of times
     the scale is 1: guidance does harm at high noise, and nothing once the image is decided (Kynkäänniemi et al., 2024).
+    With a `negative` condition, one for all samples, the estimate moves away from that one instead.
     """
 
-    def __init__(self, denoiser: Denoiser, scale: float, interval: tuple[float, float] = (0.0, 1.0)):
+    def __init__(
+        self, denoiser: Denoiser, scale: float, interval: tuple[float, float] = (0.0, 1.0), negative: Cond = None
+    ):
         super().__init__()
         assert math.isfinite(scale), f"a guidance scale is a finite number, not {scale}"
         assert 0 <= interval[0] < interval[1] <= 1, f"a guidance interval is two rising times in [0, 1], not {interval}"
-        self.denoiser, self.scale, self.interval = denoiser, scale, interval
+        self.denoiser, self.scale, self.interval, self.negative = denoiser, scale, interval, negative
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """The estimate of x_0 (B, C, H, W); t is (B,) or ()."""
@@ -28,7 +31,7 @@ class Guided(nn.Module):
         inside = (low <= t) & (t <= high)
         if cond is None or self.scale == 1 or not inside.any():
             return self.denoiser(x_t, t, cond)
-        null = self.denoiser.null(cond)
+        null = self.denoiser.null(cond) if self.negative is None else self.negative.expand_as(cond)
         if self.scale == 0 and inside.all():
             return self.denoiser(x_t, t, null)
         twice = t.repeat(2) if t.dim() else t

@@ -37,17 +37,25 @@ class UNet(nn.Module):
         return torch.full_like(cond, self.classes)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        angle = t.float()[:, None] * self.frequencies
-        time = self.time_embed(torch.cat([angle.sin(), angle.cos()], dim=1))  # (B, embedding)
+        time = self.embed(t)
         if self.classes:
             time = time + self.label_embed(self.null(t.long()) if cond is None else cond)
+        return self.body(x, time)
+
+    def embed(self, t: Tensor) -> Tensor:
+        """Times (B,) as (B, embedding)."""
+        angle = t.float()[:, None] * self.frequencies
+        return self.time_embed(torch.cat([angle.sin(), angle.cos()], dim=1))
+
+    def body(self, x: Tensor, time: Tensor, *context: Tensor) -> Tensor:
+        """From images to images, given the embedded time (B, embedding); `context` goes to the blocks in the middle."""
         x = self.enter(x)  # (B, high, H/2, W/2)
         if x.dtype == torch.float32 and x.device.type == "cpu":  # a fifth faster; bfloat16 has layouts of its own
             x = x.contiguous(memory_format=torch.channels_last)
         skips = [x := block(x, time) for block in self.down]
         x = self.shrink(x)  # (B, low, H/4, W/4)
         for block in self.middle:
-            x = block(x, time)
+            x = block(x, time, *context)
         x = self.grow(F.interpolate(x, size=skips[-1].shape[-2:]))
         for block in self.up:
             x = block(torch.cat([x, skips.pop()], dim=1), time)
@@ -70,7 +78,7 @@ class Residual(nn.Module):
         self.shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
         nn.init.zeros_(self.second[1].weight)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, *context: Tensor) -> Tensor:
         scale, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
         return self.shortcut(x) + self.second(self.norm(self.first(x)) * (1 + scale) + shift)
 
@@ -84,7 +92,7 @@ class Attention(nn.Module):
         self.ask, self.answer = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.answer.weight)
 
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         b, c, h, w = x.shape
         parts = (
             self.ask(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).mT

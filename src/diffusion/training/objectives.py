@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffusion.experiment.build import Experiment
 from diffusion.method.denoiser import Denoiser
 from diffusion.method.noise import Noise
+from diffusion.method.process import append_dims
 from diffusion.networks.autoencoder import Autoencoder
 from diffusion.precision import computes_bf16
 
@@ -19,7 +20,7 @@ Inputs = tuple[Any, ...]
 
 class Objective(Protocol):
     def draw(self, data: Tensor, labels: Tensor | None, noise: Noise) -> Inputs:
-        """The arguments of the loss, of a batch's images or latents (B, …) and its labels (B,)."""
+        """The arguments of the loss, of a batch's images or latents (B, …) and its labels (B, …)."""
 
     def loss(self, trained: Any, *inputs: Any) -> Tensor:
         """The mean loss () of the module that is trained."""
@@ -50,7 +51,7 @@ class Denoising:
         x_t = e.process.degrade(x_0, t, eps)
         if labels is not None:
             dropped = noise.uniform() <= e.config.drop_prob
-            labels = torch.where(dropped, e.denoiser.null(labels), labels)
+            labels = torch.where(append_dims(dropped, labels).bool(), e.denoiser.null(labels), labels)
         return x_0, eps, x_t, t, labels
 
     def loss(self, trained: Denoiser, *inputs: Any) -> Tensor:

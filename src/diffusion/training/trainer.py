@@ -111,7 +111,7 @@ class Trainer:
 
     def update(self, batch: Dataset) -> Tensor:
         """One step on a local batch; returns (loss, gradient norm) on the device."""
-        data, labels = batch.images, batch.labels if self.config.classes else None
+        data, labels = batch.images, batch.labels if self.config.conditional else None
         first = self.step * self.config.batch_size + self.accelerator.process_index * len(data)
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))  # soon leaves the random start
         if data.device.type == "cpu":

@@ -1,0 +1,37 @@
+"""All data sets by name: those of images with labels, and those of pictures with captions."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from diffusion.data import datasets, digits
+from diffusion.data.datasets import DATASETS, Dataset
+from diffusion.errors import unknown
+from diffusion.precision import torch_defaults
+
+CAPTIONED: dict[str, Callable[..., Dataset]] = {  # load(split, root, samples); labels are words, classes the vocabulary
+    "digits": digits.load,
+}
+NAMES = (*DATASETS, *CAPTIONED)
+
+
+@torch_defaults()
+def load(
+    name: str,
+    split: str = "train",
+    root: str | Path = "data",
+    device: str | torch.device = "cpu",
+    samples: int | None = None,
+) -> Dataset:
+    """A split ("train" or "test") of a data set; `samples` of those pictures, if it is one that is drawn.
+
+    UserError for an unknown name or split, and when a file cannot be had.
+    """
+    if name not in NAMES:
+        raise unknown("dataset", name, NAMES)
+    if name not in CAPTIONED:
+        return datasets.load(name, split, root, device)
+    if split not in ("train", "test"):
+        raise unknown("split", split, ("train", "test"))
+    return CAPTIONED[name](split, Path(root), samples).to(device)

@@ -1,0 +1,90 @@
+"""A U-Net that is told in words what to draw: (x, t, caption) -> tensor of x's shape."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffusion.networks.unet import Attention, Residual, UNet
+
+
+class TextUNet(UNet):
+    """A U-Net whose middle reads a caption by cross-attention, knowing where in the image it is.
+
+    A caption is (B, length) int64 numbers of words, padded with 0; only padding is the null caption. Its mean is added
+    to the time, so that the outer blocks know what is drawn; which word belongs to which place only the middle knows.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        widths: Sequence[int],
+        words: int,
+        length: int,
+        depth: int = 2,
+        width: int = 128,
+    ):
+        super().__init__(shape, widths)
+        high, low = widths
+        self.length, self.encoder = length, CaptionEncoder(words, length, width)
+        self.summary = nn.Linear(width, 4 * high)
+        parts: list[nn.Module] = [Positions(low, *((side // 2 + 1) // 2 for side in shape[1:]))]
+        for _ in range(depth):
+            parts += [Residual(low, low, 4 * high), Attention(low), CrossAttention(low, width)]
+        self.middle = nn.ModuleList([*parts, Residual(low, low, 4 * high)])
+
+    def null(self, cond: Tensor) -> Tensor:
+        """The null caption, in the shape of `cond`."""
+        return torch.zeros_like(cond)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        cond = torch.zeros(len(x), self.length, dtype=torch.int64, device=x.device) if cond is None else cond
+        tokens = self.encoder(cond)  # (B, length, width)
+        return self.body(x, self.embed(t) + self.summary(tokens.mean(1)), tokens)
+
+
+class CaptionEncoder(nn.Module):
+    """Words (B, length) to tokens (B, length, width) that know their neighbours: a transformer of two layers.
+
+    Padding is a word like any other: it tells where the caption ends.
+    """
+
+    def __init__(self, words: int, length: int, width: int):
+        super().__init__()
+        self.words = nn.Embedding(words, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(length, width))
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def forward(self, caption: Tensor) -> Tensor:
+        return self.layers(self.words(caption) + self.positions)
+
+
+class Positions(nn.Module):
+    """A learnt vector for each place of the image, added to it: attention itself knows no places."""
+
+    def __init__(self, channels: int, height: int, width: int):
+        super().__init__()
+        self.vectors = nn.Parameter(0.02 * torch.randn(channels, height, width))
+
+    def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
+        return x + self.vectors
+
+
+class CrossAttention(nn.Module):
+    """Every place of the image asks every token."""
+
+    def __init__(self, channels: int, width: int, heads: int = 4):
+        super().__init__()
+        self.heads, self.norm = heads, nn.GroupNorm(8, channels)
+        self.ask, self.offer = nn.Conv2d(channels, channels, 1), nn.Linear(width, 2 * channels)
+        self.answer = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.answer.weight)
+
+    def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        q = self.ask(self.norm(x)).reshape(b, self.heads, c // self.heads, h * w).mT  # (B, heads, HW, C/heads)
+        k, v = self.offer(tokens).reshape(b, -1, 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return x + self.answer(mixed.mT.reshape(b, c, h, w))
