@@ -16,6 +16,7 @@ from diffusion.data.datasets import Dataset
 from diffusion.data.scenes import LENGTH, WORDS
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import SamplingOptions
+from diffusion.laboratory import examiner
 from diffusion.method.noise import Noise
 from diffusion.networks.text import CrossAttention, TextUNet
 from diffusion.training.trainer import Trainer
@@ -185,6 +186,7 @@ def test_a_training_on_captions_is_resumed_to_the_same_bits(tmp_path, monkeypatc
     monkeypatch.setattr(digits, "HANDWRITTEN", 300)
     monkeypatch.setattr(digits, "SAMPLES", {"train": 64, "test": 16})
     monkeypatch.setattr(train.Examiner, "draw_curves", lambda self: None)
+    monkeypatch.setattr(examiner, "PROMPTS", 2)
     words = ["--config", "configs/text_digits.yaml", "--data.samples=64", "--network.hidden=[8,16]", "--train.warmup=2"]
     words += ["--train.batch_size=8", "--train.sheet_steps=[2]", "--sample.count=3", "--sample.steps=2", *DATA]
     words += ["--device", "cpu"]

@@ -110,9 +110,10 @@ def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -
             given = {"seed": args.seed, "labels": prompts, "batch_size": args.batch_size}
             return generate(experiment, index, options, **given, tick=bar.update)
 
-    exam = Exam(sample, args.data_root, experiment.device, count)
-    sat = list(exam.sit())
-    (model, real), (varied, varied_real) = exam.twins(), exam.diversity()
+    exam = Exam(args.data_root, experiment.device, count)
+    papers = [exam.scenes(split) for split in ("seen", "unseen")]
+    sat = [each for scenes in papers for each in exam.mark(scenes, sample([scene.caption for scene in scenes]))]
+    (model, real), (varied, varied_real) = exam.twins(sample), exam.diversity(sample)
     print(table(sat))
     print(f"\ntwins, both right: {describe(model)}; of real pictures {real.value:.1%}")
     print(f"pictures of one prompt differ by {varied:.4f}, real ones by {varied_real:.4f}: {varied / varied_real:.2f}")

@@ -89,8 +89,7 @@ def train_on_captions(args: argparse.Namespace, recipe: Recipe) -> None:
     for step in run.steps(recipe.plan):  # --- Train ---
         if run.is_main:
             files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
-        examiner.draw_sheet(step)  # --- Sample ---
-        run.record(step / run.trainer.steps_per_epoch, **examiner.score())  # --- Measure ---
+        run.record(step / run.trainer.steps_per_epoch, **examiner.examine(step))  # --- Sample, Measure ---
         examiner.draw_curves()
 
     # --- Report ---

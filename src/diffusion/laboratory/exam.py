@@ -1,6 +1,7 @@
 """An examination in obedience: a text model, real pictures and chance before the same prompts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,57 +33,57 @@ class Sat(NamedTuple):
 
 
 class Exam:
-    """Prompts that no training has seen, and real pictures of them, drawn from digits of the test split."""
+    """Prompts of a seed that no training uses, and real pictures of them, drawn from digits of the test split."""
 
-    def __init__(self, sample: Draw, root: Path, device: torch.device, count: int):
-        self.sample, self.count, self.device = sample, count, device
+    def __init__(self, root: Path, device: torch.device, count: int):
+        self.count, self.device = count, device
         self.source = Digits(handwritten("test", root), SEED)
         self.reader = extractor_for("MNIST-crops", shipped_weights(), device)
 
-    def sit(self, splits: Sequence[Split] = ("seen", "unseen")) -> Iterator[Sat]:
-        """One kind of prompts after the other, `count` of each."""
-        for split in splits:
-            for kind in KINDS:
-                scenes = [draw(SEED, index, split, kind) for index in range(self.count)]
-                views = look(self.render(scenes), self.reader)
-                chance = [check(view, scene) for view, scene in zip(views[1:] + views[:1], scenes)]
-                real = [check(view, scene) for view, scene in zip(views, scenes)]
-                yield Sat(kind, split, self.judge(scenes), real, chance)
+    def scenes(self, split: Split) -> list[Scene]:
+        """`count` of each kind, one kind after the other."""
+        return [draw(SEED, index, split, kind) for kind in KINDS for index in range(self.count)]
 
-    def twins(self) -> tuple[Share, Share]:
-        """Of the model and of real pictures: pairs of prompts with their roles swapped that are both right."""
-        pairs, index = [], 0
-        while len(pairs) < self.count:
-            scene, index = draw(SEED + 1, index, "seen", "two"), index + 1
-            first, second = scene.digits
-            if twin(scene).split == "seen" and first.digit != second.digit and first.colour != second.colour:
-                pairs.append(scene)
+    def mark(self, scenes: Sequence[Scene], images: Tensor) -> list[Sat]:
+        """The verdicts on a model's pictures (N, 3, 32, 32) of these scenes, in [0, 1], by kind."""
+        model, views = look(images, self.reader), look(self.render(scenes), self.reader)
+        neighbours = views[1:] + views[:1]
+        found = [[*map(check, each, scenes)] for each in (model, views, neighbours)]
+        kinds = {kind: [i for i, scene in enumerate(scenes) if scene.kind == kind] for kind in KINDS}
+        split = scenes[0].split
+        return [Sat(kind, split, *([each[i] for i in some] for each in found)) for kind, some in kinds.items()]
+
+    def twins(self, sample: Draw) -> tuple[Share, Share]:
+        """Of a model and of real pictures: pairs of prompts with their roles swapped that are both right."""
+        pairs = [*islice(filter(_has_twin, (draw(SEED + 1, i, "seen", "two") for i in count())), self.count)]
         swapped = [redraw(twin(scene), SEED) for scene in pairs]
-        real = [[check(view, scene) for view, scene in zip(look(self.render(asked), self.reader), asked)]
-                for asked in (pairs, swapped)]  # fmt: skip
-        return twins(self.judge(pairs), self.judge(swapped)), twins(*real)
+        verdict = lambda images, asked: [*map(check, look(images, self.reader), asked)]
+        of_model = (verdict(sample([each.caption for each in asked]), asked) for asked in (pairs, swapped))
+        return twins(*of_model), twins(*(verdict(self.render(asked), asked) for asked in (pairs, swapped)))
 
-    def diversity(self) -> tuple[float, float]:
-        """How much pictures of the same prompt differ, of the model and of real ones."""
-        scenes = [scene for kind in KINDS for scene in self._said(kind)]
+    def diversity(self, sample: Draw) -> tuple[float, float]:
+        """How much pictures of the same prompt differ, of a model and of real ones."""
+        scenes = [scene for kind in KINDS for scene in _told(kind)]
         prompts = [scene.caption for scene in scenes for _ in range(EACH)]
         real = self.render([redraw(scene, seed) for scene in scenes for seed in range(EACH)])
-        return tuple(diversity(each.unflatten(0, (-1, EACH))) for each in (self.sample(prompts), real))
-
-    def judge(self, scenes: Sequence[Scene]) -> Verdicts:
-        """Of the model's pictures."""
-        views = look(self.sample([scene.caption for scene in scenes]), self.reader)
-        return [check(view, scene) for view, scene in zip(views, scenes)]
+        differ = lambda images: diversity(images.unflatten(0, (-1, EACH)))
+        return differ(sample(prompts)), differ(real)
 
     def render(self, scenes: Sequence[Scene]) -> Tensor:
         return torch.from_numpy(np.stack([self.source.render(scene) for scene in scenes])).to(self.device) / 255
 
-    def _said(self, kind: str) -> list[Scene]:
-        """Some scenes whose captions leave neither colour nor size open."""
-        open_ = {"colour", "size"} if kind in ("one", "two") else {"colour"}
-        drawn = (draw(SEED + 2, index, "seen", kind) for index in range(10_000))
-        found = (scene for scene in drawn if not open_ & scene.unsaid)
-        return [scene for _, scene in zip(range(VARIED), found)]
+
+def _has_twin(scene: Scene) -> bool:
+    """Whether its roles can be swapped, and training may show that."""
+    first, second = scene.digits
+    return twin(scene).split == "seen" and first.digit != second.digit and first.colour != second.colour
+
+
+def _told(kind: str) -> list[Scene]:
+    """Some scenes whose captions leave neither colour nor size open: real pictures of them differ in all the rest."""
+    drawn = (draw(SEED + 2, index, "seen", kind) for index in count())
+    is_told = lambda scene: "colour" not in scene.unsaid and (kind not in ("one", "two") or "size" not in scene.unsaid)
+    return [*islice(filter(is_told, drawn), VARIED)]
 
 
 # --- Its table ---

@@ -1,14 +1,10 @@
 """What a training on captions is looked at with: sheets of the same prompts, and how well they are obeyed."""
 
 import statistics
-from collections.abc import Sequence
-from typing import Any
-
-from torch import Tensor
 
 from diffusion import figures
 from diffusion.data import captions
-from diffusion.laboratory.exam import Exam, table
+from diffusion.laboratory.exam import Exam, Sat, table
 from diffusion.laboratory.run import Run
 
 PROMPTS = 20  # of each kind, while training
@@ -18,30 +14,27 @@ class Examiner:
     """Draws the same prompts, of the test split, from the same noise after every so many steps, and checks pictures."""
 
     def __init__(self, run: Run, count: int):
-        self.run, self.rows, self.sat = run, run.test.labels[:count], []
-        self.exam = (
-            Exam(self.sample, run.options.data_root, run.device, PROMPTS) if run.config.dataset == "digits" else None
-        )
+        checked = run.config.dataset == "digits"  # of other pictures nobody knows what they show
+        self.run, self.exam = run, Exam(run.options.data_root, run.device, PROMPTS) if checked else None
+        self.scenes = self.exam.scenes("seen") if self.exam else []
+        self.sheet = captions.decode(run.test.labels[:count], run.config.words)
+        self.sat: list[Sat] = []
 
-    def sample(self, prompts: Sequence[str], text: str = "prompts") -> Tensor:
-        """A picture of each prompt, drawn by all processes together."""
-        run = self.run
+    def examine(self, step: int) -> dict[str, float]:
+        """Draw all prompts, write the sheet, each picture with its prompt under it, and score the rest: the share in
+        which everything is right, by kind. All processes draw, and each must call.
+        """
+        run, prompts = self.run, [*self.sheet, *(scene.caption for scene in self.scenes)]
         rows = captions.encode(prompts, run.config.words, run.config.caption_length).to(run.device)
-        return run.sample(len(rows), run.config.seed, text, labels=rows)
-
-    def draw_sheet(self, step: int) -> None:
-        """Write the pictures of the prompts, each with its prompt under it."""
-        run, prompts = self.run, captions.decode(self.rows, self.run.config.words)
-        images = self.sample(prompts, f"samples after step {step}")
+        images = run.sample(len(rows), run.config.seed, f"prompts after step {step}", labels=rows)
         if run.is_main:
             path = run.options.out / f"contents/{run.name}_sample_{step:06d}.png"
-            run.written.append(figures.captioned(images, prompts, path))
-
-    def score(self) -> dict[str, Any]:
-        """The share of prompts, all their combinations known from training, that are obeyed in everything, by kind."""
-        self.sat = [*self.exam.sit(["seen"])] if self.exam else []
+            run.written.append(figures.captioned(images[: len(self.sheet)], self.sheet, path))
+        if not self.exam:
+            return {}
+        self.sat = self.exam.mark(self.scenes, images[len(self.sheet) :])
         right = {each.kind: statistics.mean(all(v.values()) for v in each.model) for each in self.sat}
-        return right | ({"all_right": statistics.mean(right.values())} if right else {})
+        return right | {"all_right": statistics.mean(right.values())}
 
     def draw_curves(self) -> None:
         """The loss of every step, and what was right so far."""
