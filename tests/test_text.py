@@ -153,7 +153,7 @@ def test_dropped_captions_are_dropped_whole(model):
     made = configure(**TINY, words=WORDS, caption_length=LENGTH, drop_prob=0.5, batch_size=16, precision="fp32")
     trainer, seen = Trainer(made, Dataset("digits", images, rows, WORDS)), []
     hook = lambda network, given: seen.append(given[2].clone())
-    trainer.denoiser.network.register_forward_pre_hook(hook)
+    trainer.trained.network.register_forward_pre_hook(hook)
     list(trainer.train(until=2))
     told = (torch.cat(seen) != 0).sum(1).tolist()
     assert set(told) == {0, 3, 8} - ({8} if THREE.count(" ") != 7 else set()) | {THREE.count(" ") + 1}
