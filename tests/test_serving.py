@@ -13,6 +13,7 @@ from PIL import Image
 from server import running
 
 from diffusion import load
+from diffusion.experiment.samplers import SAMPLERS
 from diffusion.serving.settings import Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
@@ -104,7 +105,7 @@ def test_openais_client_edits(client, unet):
 def test_openais_client_lists_the_models(client):
     models = list(client.models.list())
     assert [model.id for model in models] == ["unet", "cold_unet row", "default@20"]
-    assert models[0].labels == list("0123456789") and models[0].samplers == ["ddpm", "ddim", "heun", "dpm", "sde"]
+    assert models[0].labels == list("0123456789") and models[0].samplers == list(SAMPLERS["gaussian"])
     assert models[1].kind == "averaging" and models[1].axis == "row" and models[2].family == "default"
     assert client.models.retrieve("unet").id == "unet"
 

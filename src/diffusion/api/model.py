@@ -28,7 +28,14 @@ from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config, checked
 from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions, build_sampler
-from diffusion.experiment.weights import find_weights, load_weights, open_codec, save_weights, weight_folders
+from diffusion.experiment.weights import (
+    begin_from_teacher,
+    find_weights,
+    load_weights,
+    open_codec,
+    save_weights,
+    weight_folders,
+)
 from diffusion.method.arrays import as_tensor
 from diffusion.method.likelihood import bits_per_dim, dequantise, flow_times, log_likelihood
 from diffusion.method.noise import fold_in
@@ -81,8 +88,8 @@ class Model:
 
         `label` is one for all or (count,) of them; of a class-conditional model, None draws 0, 1, 2, … in turn.
         A text model takes a `prompt`, one or `count` of them, and leads away from the `negative_prompt`.
-        `sampler` is "ddpm", "ddim", "heun", "dpm" or "sde"; of cold models "alg2", "alg1", "pinned", "direct" or
-        "coursework", which never clips.
+        `sampler` is "ddpm", "ddim", "heun", "dpm", "sde" or "consistency" (of distilled ones); of cold models
+        "alg2", "alg1", "pinned", "direct" or "coursework", which never clips.
         `guidance_scale` 0 ignores the label, 1 follows it, more exaggerates it, at times within `interval`.
         UserError for a label, a word, a sampler or a number of steps that there is not.
         """
@@ -249,4 +256,5 @@ def _takes_the_keywords_of(settings: Callable[P, Config]) -> Callable[[Callable[
 def configure(**settings: Any) -> Model:
     """An untrained model of a Config's settings: `configure(schedule="cosine", target="v", shape=(3, 32, 32))`."""
     config = checked(asdict(Config()) | settings)
-    return Model(build(config, codec=open_codec(config, weight_folders())))
+    folders = weight_folders()
+    return Model(begin_from_teacher(build(config, codec=open_codec(config, folders)), folders))

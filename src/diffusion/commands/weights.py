@@ -65,6 +65,7 @@ FAMILIES = {  # in the order they are made
     "cold_unet_row": Family(COLD["cold_unet"].replace(**ROW), (8,)),
     "cold_unet_col": Family(COLD["cold_unet"].replace(**COL), (12,)),
     "unet": Family(GUIDED["unet"], steps=18_000, samples=10_000),
+    "unet_few": Family(GUIDED["unet_few"], steps=40_000, samples=10_000),
     "unet_fashion": Family(GUIDED["unet_fashion"], steps=6000, samples=10_000),
 }
 

@@ -36,6 +36,7 @@ class Experiment:
     denoiser: Denoiser
     about: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None  # of the weight file, if it was loaded from one
+    teacher: Denoiser | None = None  # whose sampling is learnt; only training needs it
 
     @classmethod
     def of_codec(cls, config: Config, codec: Codec) -> "Experiment":
@@ -78,7 +79,8 @@ class Experiment:
         )
 
     def to(self, device: torch.device | str) -> "Experiment":
-        for part in (self.codec,) if self.config.is_codec else (self.codec, self.process, self.denoiser):
+        parts = (self.codec,) if self.config.is_codec else (self.codec, self.process, self.denoiser, self.teacher)
+        for part in filter(None, parts):
             part.to(device)
         return self
 

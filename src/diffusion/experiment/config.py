@@ -13,7 +13,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-SamplerName = Literal["ddpm", "ddim", "heun", "dpm", "sde", "alg2", "alg1", "pinned", "coursework", "direct"]
+SamplerName = Literal[
+    "ddpm", "ddim", "heun", "dpm", "sde", "consistency", "alg2", "alg1", "pinned", "coursework", "direct"
+]
 T = TypeVar("T")
 
 
@@ -74,6 +76,8 @@ class TrainingSettings:
     milestones: tuple[PositiveInt, ...] = ()  # epochs after each of which lr is multiplied by gamma
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.2
     loss: Literal["l2", "l1"] = "l2"
+    teacher: str = "none"  # the weight file of a model that is distilled for few network calls
+    teacher_steps: PositiveInt = 32  # into which the teacher's way from noise to image is divided
     kl_weight: Level = 0.2  # of a vae: of the KL divergence beside half the squared error, both sums over an image
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward pass; bf16 if the processor has it
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

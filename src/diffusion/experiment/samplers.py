@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from torch import Tensor
@@ -37,6 +38,7 @@ SAMPLERS: dict[str, dict[str, SamplerSpec]] = {  # of each kind of process
         "heun": SamplerSpec(heun, 0.0, 10),  # Karras et al. (2022)
         "dpm": SamplerSpec(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
         "sde": SamplerSpec(multistep, 1.0, 20),  # its SDE form
+        "consistency": SamplerSpec(sample, inf, 4),  # Song et al. (2023), for networks that were distilled
     },
     "averaging": {  # Bansal et al. (2022)
         "alg2": SamplerSpec(sample, 0.0, None),

@@ -96,6 +96,26 @@ def open_codec(config: Config, folders: Iterable[Path]) -> Codec | None:
     return experiment.codec
 
 
+def begin_from_teacher(experiment: Experiment, folders: Iterable[Path]) -> Experiment:
+    """Give an untrained experiment the teacher that its config names, if it names one, and that one's weights.
+
+    UserError if the teacher answers another question or has another network.
+    """
+    config = experiment.config
+    if config.teacher == "none":
+        return experiment
+    taught = load_weights(find_weights(config.teacher, folders))
+    alike = ("shape", "codec", "pixel_range", "process", "schedule", "target", "network", "hidden", "classes")
+    for name in alike:
+        if (its := getattr(taught.config, name)) != (own := getattr(config, name)):
+            raise UserError(f"teacher {config.teacher!r} has {name} {its!r}: its pupil cannot have {own!r}")
+    if config.process != "gaussian" or config.schedule == "linear":
+        raise UserError(f"teacher {config.teacher!r}: only models in continuous time are distilled")
+    experiment.network.load_state_dict(taught.network.state_dict())
+    experiment.teacher = taught.denoiser.requires_grad_(False)
+    return experiment
+
+
 def weight_folders() -> list[Path]:
     """Where weight files are found by name: those that are shipped, weights/ and the runs here."""
     return [files.shipped_weights(), Path("weights"), *sorted(Path("runs").glob("*"))]

@@ -17,7 +17,7 @@ from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
-from diffusion.experiment.weights import open_codec, save_weights, weight_folders
+from diffusion.experiment.weights import begin_from_teacher, open_codec, save_weights, weight_folders
 from diffusion.laboratory.budget import Budget
 from diffusion.laboratory.device import open_accelerator
 from diffusion.laboratory.flags import RunOptions
@@ -60,8 +60,9 @@ class Run:
             self.data = load(self.config.dataset, "train", *given, samples)
             self.test = load(self.config.dataset, "test", *given).shuffled()
         self.config = describe_captions(self.config, self.data, options.resume)
-        codec = open_codec(self.config, [*weight_folders(), *sorted((options.out / "runs").glob("*"))])
-        self.experiment = build(self.config, codec=codec).to(self.device)
+        folders = [*weight_folders(), *sorted((options.out / "runs").glob("*"))]
+        untrained = build(self.config, codec=open_codec(self.config, folders))
+        self.experiment = begin_from_teacher(untrained, folders).to(self.device)
         self.trainer = Trainer(self.experiment, self._training_data(), self.accelerator)
         self.history: list[dict[str, Any]] = []  # one record an epoch, the untrained epoch 0 first
         self.seconds = 0.0  # of training, over all sessions

@@ -1,6 +1,7 @@
 """Processes: how an image is degraded, what a fully degraded one looks like, and one step back. Time t in [0, 1]."""
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,10 @@ class Process(nn.Module):
 
 
 class Gaussian(Process):
-    """x_t = alpha x_0 + sigma eps. `eta` 0 is DDIM, 1 is DDPM's ancestral step with the `variance` it adds."""
+    """x_t = alpha x_0 + sigma eps. `eta` 0 is DDIM, 1 is DDPM's ancestral step with the `variance` it adds.
+
+    With an infinite eta all noise is drawn afresh at each step: Song et al. (2023), Algorithm 1.
+    """
 
     def __init__(self, schedule: Schedule, eta: float = 1.0, variance: str = "posterior", logit_normal: bool = False):
         super().__init__()
@@ -116,7 +120,8 @@ class Gaussian(Process):
         """Song et al. (2021), equation 12; with variance "beta", the fresh noise of Ho et al. (2020), section 3.2."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule(t), self.schedule(s)
         beta = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).clamp(min=0)  # variance of x_t given x_s
-        posterior = self.eta**2 * beta * sigma_s**2 / sigma_t**2  # variance of x_s given x_t and x_0
+        # The variance of x_s given x_t and x_0.
+        posterior = sigma_s**2 if self.eta == inf else self.eta**2 * beta * sigma_s**2 / sigma_t**2
         kept = (sigma_s**2 - posterior).clamp(min=0).sqrt()
         eps = (x_t - alpha_t * x_0) / sigma_t
         x_s = alpha_s * x_0 + kept * eps

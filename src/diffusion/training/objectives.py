@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.experiment.build import Experiment
-from diffusion.method.denoiser import Denoiser
+from diffusion.method.consistency import EARLIEST, neighbour
+from diffusion.method.denoiser import Cond, Denoiser
 from diffusion.method.noise import Noise
 from diffusion.method.process import append_dims
 from diffusion.networks.autoencoder import Autoencoder
@@ -24,6 +25,13 @@ class Objective(Protocol):
 
     def loss(self, trained: Any, *inputs: Any) -> Tensor:
         """The mean loss () of the module that is trained."""
+
+
+def objective_of(experiment: Experiment) -> Objective:
+    """What the experiment's config says that it is trained for."""
+    if experiment.config.is_codec:
+        return Reconstruction(experiment)
+    return Denoising(experiment) if experiment.config.teacher == "none" else Consistency(experiment)
 
 
 class Loss(nn.Module):
@@ -56,6 +64,31 @@ class Denoising:
 
     def loss(self, trained: Denoiser, *inputs: Any) -> Tensor:
         return trained.loss(*inputs)
+
+
+class Consistency:
+    """Consistency distillation (Song et al., 2023): x_0 of x_t is to be that of its neighbour on the teacher's path.
+
+    The neighbour is asked of the moving average, which is the experiment's own denoiser.
+    """
+
+    def __init__(self, experiment: Experiment):
+        assert experiment.teacher is not None, "experiment.weights.begin_from_teacher opens it"
+        self.experiment, self.teacher = experiment, experiment.teacher
+
+    @torch.no_grad()
+    def draw(self, data: Tensor, labels: Tensor | None, noise: Noise) -> Inputs:
+        e, schedule = self.experiment, self.experiment.denoiser.schedule
+        assert schedule is not None
+        _, _, x_t, t, cond = Denoising(e).draw(data, labels, noise)
+        s = (t - 1 / e.config.teacher_steps).clamp(min=0)
+        x_s = neighbour(self.teacher, schedule, x_t, t, s, cond)
+        x_0 = e.denoiser(x_s, s.clamp(min=EARLIEST), cond)
+        return x_t, t, cond, torch.where(append_dims(s, x_s) > 0, x_0, x_s)
+
+    def loss(self, trained: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, x_0: Tensor) -> Tensor:
+        error = (trained(x_t, t, cond) - x_0).square().flatten(1).mean(1)
+        return (error / t).mean()  # near t = 0, x_0 is x_t and little of the network
 
 
 class Reconstruction:

@@ -16,7 +16,7 @@ from diffusion.experiment.build import Experiment
 from diffusion.method.codec import Latents
 from diffusion.method.noise import Noise
 from diffusion.training.graph import Graphed
-from diffusion.training.objectives import Denoising, Loss, Objective, Reconstruction
+from diffusion.training.objectives import Loss, Objective, objective_of
 
 SYNC_EVERY = 20  # steps after which losses are read from a GPU: each time, it has to wait for the CPU
 Number = float | Tensor
@@ -62,12 +62,12 @@ class Trainer:
         self.optimizer: Any = torch.optim.Adam(weights, lr=e.config.lr, betas=betas, fused=True, capturable=cuda)
         self.optimize: Callable = self._optimize
         if cuda:  # a CPU gains nothing; the compiler also turns to channels_last by itself
-            for each in (self.trained, self.ema):
+            for each in filter(None, (self.trained, self.ema, e.teacher)):
                 network: Any = each if e.config.is_codec else each.network
                 network.compile()
         if cuda and self.accelerator.num_processes == 1:
             self.optimize = Graphed(self._optimize)
-        self.objective: Objective = Reconstruction(e) if e.config.is_codec else Denoising(e)
+        self.objective: Objective = objective_of(e)
         self.loss = self.accelerator.prepare_model(Loss(self.objective, self.trained))
         self.losses: list[float] = []  # of every step so far, mean over processes
         self.end: int | None = None  # the step at which a training of planned length ends; lr falls towards it
