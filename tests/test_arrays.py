@@ -102,6 +102,40 @@ def test_images_of_0_and_1_are_asked_what_they_mean(kind, model):
     assert score(binary.float(), reference) == score(255 * binary.byte(), reference)
 
 
+@pytest.mark.parametrize("how", ["meta", "nested", "quantized", "complex", "complex array"])
+def test_what_holds_no_plain_numbers_is_refused_in_one_sentence(how, model):
+    x = torch.rand(2, 1, 8, 8)
+    odd = {
+        "meta": lambda: x.to("meta"),
+        "nested": lambda: torch.nested.nested_tensor([x[0], x[1, :, :4]]),
+        "quantized": lambda: torch.quantize_per_tensor(x, 0.01, 0, torch.quint8),
+        "complex": lambda: x.to(torch.complex64),
+        "complex array": lambda: x.numpy().astype("c8"),
+    }
+    with warnings.catch_warnings(action="ignore"):  # that such tensors are new, or old
+        odd = odd[how]()
+    for door in (
+        lambda: model.edit.vary(odd, steps=2),
+        lambda: model.denoise(odd, 0.5),
+        lambda: model.decode(odd),
+        lambda: model.denoise(x, odd),
+        lambda: model.sample(2, odd, steps=2),
+        lambda: model.edit.inpaint(x, odd, steps=2),
+        lambda: as_bytes(odd),
+    ):
+        with pytest.raises(UserError) as error:
+            door()
+        assert "\n" not in str(error.value)
+
+
+def test_8_bit_floats_and_images_with_a_gradient_are_images(model):
+    x = torch.rand(2, 1, 8, 8)
+    eighths = x.to(torch.float8_e4m3fn)
+    assert torch.equal(model.edit.vary(eighths, steps=2), model.edit.vary(eighths.float(), steps=2))
+    for draw in (model.edit.vary, lambda x, steps: model.edit.inpaint(x, np.eye(8), steps=steps, resample=1)):
+        assert not draw(x.clone().requires_grad_(), steps=2).requires_grad
+
+
 def test_a_read_only_view_of_a_picture_is_an_image_and_stays_as_it_is():
     picture = Image.fromarray(IMAGES[0, 0].numpy())
     view = np.asarray(picture)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,22 @@ def test_save_and_load_are_inverse(tmp_path):
     back = files.load(files.save(tmp_path / "deep" / "x.pt", content))
     assert torch.equal(back["a"], content["a"]) and back["b"] == content["b"]
     assert os.listdir(tmp_path / "deep") == ["x.pt"]
+
+
+def test_numbers_of_numpy_are_plain_data_and_its_arrays_of_objects_are_not(tmp_path):
+    numbers = {"loss": np.float64(0.5), "n": np.int32(3), "losses": np.arange(3.0), "right": np.array([True])}
+    torch.save(numbers, tmp_path / "x.pt")
+    back = files.load(tmp_path / "x.pt")
+    assert all(np.array_equal(back[name], value) for name, value in numbers.items())
+    torch.save({"x": np.array([Bomb()], dtype=object)}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="could run code"):
+        files.load(tmp_path / "x.pt")
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    with pytest.raises(UserError, match="is a folder: name a file in it"):
+        configure(hidden=(3,)).save(tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from oracles import Counting
@@ -154,6 +155,15 @@ WRAPPED = {
     "inside": lambda state: {key.replace("gt.", "gt.module."): value for key, value in state.items()},
     "swa": lambda state: {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in state.items()},
     "ema": lambda state: {"model": bare_state(seed=9), "model_ema": state},
+    "ema in one": lambda state: (
+        {f"net.{k}": v for k, v in bare_state(9).items()} | {f"ema.{k}": state[k] for k in state}
+    ),
+    "ema beside": lambda state: bare_state(9) | {f"ema_model.module.{key}": value for key, value in state.items()},
+    "list": lambda state: [state, {"epoch": 3}],
+    "deep list": lambda state: {"models": ({f"module.{key}": value for key, value in state.items()},)},
+    "numpy": lambda state: {"model": state, "loss": np.float64(0.1), "epoch": np.int64(3), "losses": np.arange(3.0)},
+    "parameters": lambda state: {key: torch.nn.Parameter(value) for key, value in state.items()},
+    "double": lambda state: {key: value.double() for key, value in state.items()},
 }
 
 
@@ -165,12 +175,30 @@ def test_a_wrapped_or_prefixed_state_dict_is_the_bare_one(tmp_path, how):
     bare, wrapped = load(tmp_path / "ddpm_mnist_100_light.pth"), load(tmp_path / "ddpm_mnist.pth", preset="light")
     assert wrapped.config == bare.config
     assert torch.equal(wrapped.sample(2, seed=4, steps=3), bare.sample(2, seed=4, steps=3))
-    assert wrapped.experiment.about["holds"] == ("ema" if how == "ema" else "raw")
+    assert wrapped.experiment.about["holds"] == ("ema" if "ema" in how else "raw")
 
 
-def test_of_several_state_dicts_none_is_guessed(tmp_path):
-    torch.save({"generator": bare_state(), "teacher": bare_state(1)}, tmp_path / "ddpm_mnist_3_default.pth")
+@pytest.mark.parametrize("together", [False, True])
+def test_of_several_state_dicts_none_is_guessed(tmp_path, together):
+    states = {"generator": bare_state(), "teacher": bare_state(1)}
+    if together:
+        states = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+    torch.save(states, tmp_path / "ddpm_mnist_3_default.pth")
     with pytest.raises(UserError, match="several state dicts, generator, teacher"):
+        load_weights(tmp_path / "ddpm_mnist_3_default.pth")
+
+
+def test_a_network_of_more_than_ten_blocks_keeps_their_order(tmp_path):
+    torch.save(bare_state(hidden=tuple(range(1, 13))), tmp_path / "ddpm_mnist_3_default.pth")
+    assert load_weights(tmp_path / "ddpm_mnist_3_default.pth").config.hidden == tuple(range(1, 13))
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda weight: weight.to(torch.complex64)])
+def test_weights_that_are_no_plain_numbers_are_refused_in_one_sentence(tmp_path, change):
+    state = bare_state()
+    state["gt.blocks.0.net.0.bias"] = change(state["gt.blocks.0.net.0.bias"])
+    torch.save(state, tmp_path / "ddpm_mnist_3_default.pth")
+    with pytest.raises(UserError, match="'blocks.0.net.0.bias' is no plain table of numbers"):
         load_weights(tmp_path / "ddpm_mnist_3_default.pth")
 
 

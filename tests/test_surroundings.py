@@ -190,6 +190,17 @@ run_command(main)
 """
 
 
+def test_want_of_memory_is_a_sentence(capsys):
+    for draw in (lambda argv: torch.empty(10**15), lambda argv: bytearray(10**15)):
+        with pytest.raises(SystemExit) as stop:
+            options.run_command(draw)
+        assert stop.value.code == 1
+        err = capsys.readouterr().err
+        assert err.startswith("error: there is not enough memory") and err.count("\n") == 1
+    with pytest.raises(RuntimeError, match="something else"):
+        options.run_command(lambda argv: (_ for _ in ()).throw(RuntimeError("something else")))
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 @pytest.mark.parametrize(("words", "code"), [((), 0), (("wrong",), 2)])
 def test_a_letter_that_an_encoding_lacks_is_no_error(encoding, words, code):

@@ -14,6 +14,11 @@ class Failure(RuntimeError):
     """It failed though the request was right; commands print the sentence and exit with code 1."""
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is for want of memory: torch's own, on a CPU, is a RuntimeError."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
+
+
 def unknown(kind: str, name: object, allowed: Iterable[object], meant: str | None = None) -> UserError:
     """The error for a name that is not on the list: the list, and what was `meant`, or the nearest name."""
     allowed = [str(each) for each in allowed]

@@ -13,9 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
-from diffusion.errors import Failure, UserError
+from diffusion.errors import Failure, UserError, is_out_of_memory
+
+# Numbers of numpy, which people save beside their weights: plain data. An array of Python objects is not.
+REBUILD = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.ones(1).__reduce__()[0]}
+MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2, and since
+NUMPY = [(function, f"{module}.{name}") for name, function in REBUILD.items() for module in MODULES]
+NUMPY += [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in "?" + np.typecodes["AllInteger"] + "efd"}]
 
 
 def expand(path: str | Path) -> Path:
@@ -30,6 +37,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     raises OSError and leaves the old file as it was.
     """
     path = expand(path)
+    if path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder: name a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -59,8 +68,8 @@ def save(path: Path, content: Any) -> Path:
 def load(path: Path) -> Any:
     """The content of a file made by `save` (or any `torch.save` of tensors), on the CPU; no code in it is ever run.
 
-    Raises UserError with one sentence if the file is missing, cannot be read, is cut short, or holds more than tensors
-    and plain values; Failure if it is too large for the memory.
+    Raises UserError with one sentence if the file is missing, cannot be read, is cut short, or holds more than tensors,
+    numpy's arrays and plain values; Failure if it is too large for the memory.
     """
     path = expand(path)
     if not is_file(path):
@@ -69,9 +78,10 @@ def load(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch does not look at the checksums
             raise zipfile.BadZipFile
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's own is a RuntimeError
+        if is_out_of_memory(error):
             raise Failure(f"there is not enough memory to read {str(path)!r}") from None
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # those come of damaged files
             what = f"cannot be read: {os.strerror(error.errno).lower()}"

@@ -50,6 +50,7 @@ class Editor:
     def __init__(self, experiment: Experiment, make_denoiser: MakeDenoiser = guided_denoiser):
         self.experiment, self.make_denoiser = experiment, make_denoiser
 
+    @torch.no_grad()
     def inpaint(
         self,
         images: Tensor,

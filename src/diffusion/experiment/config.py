@@ -16,6 +16,7 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 SamplerName = Literal[
     "ddpm", "ddim", "heun", "dpm", "sde", "consistency", "alg2", "alg1", "pinned", "coursework", "direct"
 ]
+MOST_STEPS = 100_000  # of a sampler
 T = TypeVar("T")
 
 
@@ -86,7 +87,7 @@ class TrainingSettings:
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:  # defaults of sampling; None: the first sampler of the process, its usual steps
     sampler: SamplerName | None = None
-    sampler_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    sampler_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
     guidance_scale: Annotated[float, Field(ge=-100, le=100)] = 1.0  # 0 ignores the condition, 1 follows it
 
 

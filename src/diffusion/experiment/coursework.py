@@ -39,12 +39,17 @@ def plain_keys(state: dict[Any, Any]) -> dict[str, Any]:
 
 def find_states(content: object, name: str = "") -> dict[str, dict[str, Any]]:
     """The coursework's state dicts in a loaded file, by the keys they lie under, their own keys without prefixes."""
+    if isinstance(content, list | tuple):
+        content = dict(enumerate(content))
     if not isinstance(content, dict):
         return {}
-    plain = plain_keys(content)
-    if marks := [key for key in plain if f".{key}".endswith(f".{MARK}")]:
-        prefix = min(marks, key=len).removesuffix(MARK)
-        return {name: {key.removeprefix(prefix): value for key, value in plain.items()}}
+    plain, found = plain_keys(content), {}
+    for mark in [key for key in plain if f".{key}".endswith(f".{MARK}")]:
+        prefix = mark.removesuffix(MARK)
+        own = {key.removeprefix(prefix): value for key, value in plain.items() if key.startswith(prefix)}
+        found[f"{name}.{prefix}".strip(".")] = own
+    if found:
+        return found
     parts = [find_states(value, f"{name}.{key}".strip(".")) for key, value in content.items()]
     return {key: state for part in parts for key, state in part.items()}
 
@@ -69,7 +74,8 @@ def read(states: dict[str, dict[str, Any]], stem: str, named: str | None = None)
         if key.startswith(("gt.", needed)) and not (isinstance(value, Tensor) and value.ndim):
             raise UserError(f"the weights in {stem!r} are damaged: {key!r} is not a table of numbers")
     network = {key.removeprefix("gt."): value for key, value in content.items() if key.startswith("gt.")}
-    convolutions = sorted(key for key in network if re.fullmatch(r"blocks\.\d\.net\.0\.weight", key))
+    convolutions = [key for key in network if re.fullmatch(r"blocks\.\d+\.net\.0\.weight", key)]
+    convolutions.sort(key=lambda key: int(key.split(".")[1]))
     config, process = preset(COLD if axis else DDPM, line), {}
     config = config.replace(hidden=tuple(len(network[key]) for key in convolutions))
     table = content[needed]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffusion.errors import UserError, check_float, check_int, unknown
 from diffusion.experiment.build import Experiment
+from diffusion.experiment.config import MOST_STEPS
 from diffusion.method.process import Process
 from diffusion.method.sampler import heun, multistep, one_late, sample
 
@@ -70,7 +71,7 @@ class SamplingOptions:
             if name not in (None, *known):
                 raise unknown(kind, name, known)
         if self.steps is not None:
-            check_int("steps", self.steps, 1)
+            check_int("steps", self.steps, 1, MOST_STEPS)
         if self.guidance_scale is not None:
             rule = "a guidance scale is a number (0 ignores the label, 1 follows it)"
             check_float(rule, self.guidance_scale, lambda scale: abs(scale) < 1e6)  # of more, float32 loses the rest

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from diffusion import files
@@ -34,7 +35,7 @@ def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path
             own = {"config": codec.settings, "network": _state(codec.autoencoder, half=True)}
             content["codec"] = own | {"statistics": statistics}
     for state in (content["network"], content.get("codec", {}).get("network", {})):
-        _check_finite(f"the weights for {str(path)!r}", state)
+        _check_numbers(f"the weights for {str(path)!r}", state)
     return files.save(path, {"format": FORMAT, **content, "about": experiment.about})
 
 
@@ -59,7 +60,7 @@ def load_weights(path: Path, preset: str | None = None) -> Experiment:
     for part in ("config", "network", "process", "about"):
         if not isinstance(content.get(part), dict):
             raise UserError(f"{str(path)!r} is not a whole weight file: its {part!r} is missing")
-    _check_finite(f"the weights in {str(path)!r}", content["network"] | content["process"])
+    _check_numbers(f"the weights in {str(path)!r}", content["network"] | content["process"])
     try:
         experiment = _rebuilt(content)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
@@ -170,7 +171,11 @@ def weight_names(folders: Iterable[Path]) -> dict[str, list[Path]]:
     return names
 
 
-def _check_finite(what: str, state: dict[str, Any]) -> None:
+def _check_numbers(what: str, state: dict[str, Any]) -> None:
     for name, value in state.items():
-        if isinstance(value, Tensor) and not value.isfinite().all():
+        if not isinstance(value, Tensor):
+            continue
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized:
+            raise UserError(f"{what} are of no use: {name!r} is no plain table of numbers")
+        if not value.isfinite().all():
             raise Failure(f"{what} are of no use: {name!r} is not finite everywhere")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from diffusion.errors import Failure, UserError, unknown
+from diffusion.errors import Failure, UserError, is_out_of_memory, unknown
 from diffusion.laboratory.stopping import Stopped
 
 # Spellings of the release before, still understood where the new one is known. They are in no --help.
@@ -191,6 +191,11 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
             sys.stdout.flush()
         except OSError:
             sys.stdout = None  # or Python would try again on its way out, and complain
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        code = 1
+        print("error: there is not enough memory: ask for less at a time (--batch-size, --count)", file=sys.stderr)
     sys.exit(code)
 
 

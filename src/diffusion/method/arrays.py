@@ -15,6 +15,8 @@ def as_tensor(values: Any, rule: str, dtype: torch.dtype | None = None) -> Tenso
     """Tensors, arrays, numbers and lists of them as one tensor in the usual memory order; UserError with the rule."""
     try:
         tensor = _stacked(values, dtype)
+        if tensor.is_complex():
+            raise TypeError
         return (tensor if dtype is None else tensor.to(dtype)).contiguous()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise UserError(f"{rule}, not {' '.join(repr(values).split()):.40}") from None
@@ -22,7 +24,9 @@ def as_tensor(values: Any, rule: str, dtype: torch.dtype | None = None) -> Tenso
 
 def _stacked(values: Any, dtype: torch.dtype | None) -> Tensor:
     if isinstance(values, Tensor):
-        return values.to_dense()
+        if values.is_meta or values.is_nested or values.is_quantized:
+            raise TypeError  # no numbers, no common shape, or numbers in a code of their own
+        return values.float() if values.is_floating_point() and values.itemsize == 1 else values.to_dense()
     numbers = values if isinstance(values, list | tuple) else [values]
     if all(isinstance(each, int | float) for each in numbers):  # Python's: float32, whatever torch's default is
         usual = torch.float32 if any(isinstance(each, float) for each in numbers) else None
