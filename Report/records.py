@@ -23,6 +23,7 @@ Groups = list[list[Record]]  # the rows of a table: of each, the records of all 
 
 # Names in the records -> names in the tables.
 SAMPLERS = {"direct": "one step", "alg1": "Algorithm 1", "alg2": "Algorithm 2", "pinned": "pinned", "ddpm": "DDPM"}
+LATE = "the coursework's"  # its sampler "coursework", which the report does not show
 PEERS = {"ours": "`unet_fast`, ours", "tutorial": "diffusers' UNet2DModel, its tutorial's recipe"}
 RECIPES = {  # of benchmarks/cold.py: in keys, in tables, and the preset of records that name none
     "original: t < T only": ("original", "original: *t* < *T* only", "default_28"),
@@ -32,6 +33,7 @@ RECIPES = {  # of benchmarks/cold.py: in keys, in tables, and the preset of reco
     "noise 0.15": ("noise", "noise {:.3f}", "cold_unet"),
     "DDPM, same network": ("hot", "Gaussian noise", "ddpm_unet"),
 }
+MEASURES = ("fid", "agreement", "ssim")
 BRIEF = ("original alg2", "noise direct", "noise pinned")
 
 
@@ -161,6 +163,38 @@ def _described(file: str, r: Record) -> Record:
         "floor": floor(r["n"])["fid"],
         "first": floor(r["n"], "first")["fid"],
     }
+
+
+def files_of(whose: str) -> list[Record]:
+    """The records of benchmarks/weight_files.py on the "original" files or on "ours", by family and epoch."""
+    family = lambda r: f"{r['axis']} {r['preset']}" if r["process"] == "averaging" else r["preset"]
+    words = SAMPLERS | {"coursework": LATE}
+    found = [r for r in newest(read("weight_files"), "of", "file", "sampler") if r["of"] == whose]
+    found = [r | {"family": family(r), "title": words.get(r["sampler"], r["sampler"])} for r in found]
+    return sorted(found, key=lambda r: (r["process"] != "averaging", r["family"], r["epoch"]))
+
+
+def cold_files() -> Groups:
+    """The last state of each cold family by every sampler, one a row: the original's file, and ours beside it."""
+    last = {whose: {} for whose in ("original", "ours")}
+    for whose, found in last.items():
+        found |= {(r["family"], r["sampler"]): r for r in files_of(whose) if r["process"] == "averaging"}
+    rows = []
+    for key in {**last["original"], **last["ours"]}:
+        theirs, own = (last[whose].get(key, {}) for whose in last)
+        some = theirs or own
+        after = [f"{who} {r['epoch']}" for who, r in (("the original's", theirs), ("ours", own)) if r]
+        head = f"{some['axis']}s in {some['timesteps']} groups, `{some['preset']}`; epochs: {', '.join(after)}"
+        beside = {f"{whose}_{name}": r.get(name) for whose, r in (("their", theirs), ("our", own)) for name in MEASURES}
+        rows.append([some | {"head": head, **beside}])
+    return sorted(rows, key=lambda row: ("unet" in row[0]["preset"], row[0]["family"]))
+
+
+def files_epochs(whose: str) -> Groups:
+    """The states of each family, sampled as their files say; the cold ones also by the coursework's sampler."""
+    some = [r for r in files_of(whose) if r["sampler"] not in ("alg1", "alg2", "direct")]
+    named = [r | {"row": f"`{r['family']}`, {r['title']}"} for r in some]
+    return grouped(named, "row")
 
 
 def hot_cold() -> Groups:

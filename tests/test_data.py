@@ -149,6 +149,16 @@ def test_the_next_source_fills_in_what_the_first_did_not_bring(tmp_path, mnist):
     assert (first.asked, second.asked) == (1, 1)
 
 
+@pytest.mark.parametrize("in_the_way", ["MNIST", "MNIST/raw"])
+def test_a_root_that_takes_no_files_is_said_before_any_source_is_asked(tmp_path, mnist, in_the_way):
+    place = tmp_path / "elsewhere" / in_the_way
+    place.parent.mkdir(parents=True)
+    place.touch()
+    with pytest.raises(UserError, match="MNIST is not in .*, and cannot be put there: .* takes no files") as error:
+        load("MNIST", "test", tmp_path / "elsewhere")
+    assert "\n" not in str(error.value)
+
+
 def test_when_every_source_fails_one_error_says_what_to_put_where(tmp_path, mnist):
     wrong = {name: content[:-1] for name, content in FILES.items()}
     mnist(Source(error=OSError("no route\nto the host")), Source(wrong))

@@ -104,7 +104,7 @@ def test_every_number_of_the_prose_is_known(report):
 def test_all_scores_are_of_one_classifier(report):
     sha256 = report.records.classifier()["sha256"]
     assert all(sha256.startswith(record["sha256"]) for record in report.records.shipped())
-    for name in ("floors", "evaluate", "guidance", "time_to_quality"):
+    for name in ("floors", "evaluate", "guidance", "time_to_quality", "weight_files"):
         seen = [row["sha256"] for record in report.records.read(name) for row in record.get("rows", [record])]
         assert set(seen) == {sha256}, name
 
@@ -150,6 +150,19 @@ def test_what_it_says_of_cold_samplers_holds(cold):
     assert clean["alg1 28"] < clean["alg2 28"] < clean["direct 1"]
     two, one = (cold[f"cold cold_unet row noise {way} 28"]["new"] for way in ("alg2", "alg1"))
     assert one < min(clean.values()) and two > 3 * one
+
+
+def test_what_is_said_of_the_originals_cold_files_holds(report):
+    """And the default of such files with it: experiment/coursework.py says pinned."""
+    some = (row for (row,) in report.records.cold_files() if row["of"] == "original")
+    families = report.records.grouped(some, "family")
+    assert len(families) == 4 and all(len(rows) == 5 for rows in families)
+    for rows in families:
+        by = {r["sampler"]: r for r in rows}
+        pinned, alg2, own = by["pinned"], by["alg2"], by["coursework"]
+        assert pinned["their_fid"] == min(r["their_fid"] for r in rows), rows[0]["head"]
+        assert pinned["their_agreement"] == max(r["their_agreement"] for r in rows), rows[0]["head"]
+        assert own["their_fid"] < alg2["their_fid"], rows[0]["head"]
 
 
 def test_what_it_says_of_hot_and_cold_holds(report):

@@ -12,7 +12,7 @@ from diffusion.api.generation import generate
 from diffusion.api.model import load as load_model
 from diffusion.data.sources import load
 from diffusion.errors import UserError
-from diffusion.experiment.samplers import VARIANCES, SamplingOptions
+from diffusion.experiment.samplers import VARIANCES, SamplingOptions, sampler_name
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags, options_of
 from diffusion.laboratory.judge import check_sampling
@@ -82,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     # --- Write ---
     arrays = {args.out: images, args.originals: originals / 255 if args.originals else None, args.labels: labels}
     written = [write(path, values) for path, values in arrays.items() if path]
-    what = f"{args.count} samples of {experiment.origin}, {steps} steps, seed {args.seed}"
+    sampler = sampler_name(experiment, options)
+    what = f"{args.count} samples of {experiment.origin}, {sampler} in {steps} steps, seed {args.seed}"
     print(f"{what}: {', '.join(map(str, written))}")
 
 

@@ -53,7 +53,12 @@ def obtain(name: str, about: About, split: str, root: Path) -> list[Path]:
         return wanted
     for path in filter(Path.exists, missing()):
         warnings.warn(f"{path} is cut short or wrong: refused, and fetched again", stacklevel=3)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        why = f"{str(folder)!r} takes no files ({os.strerror(error.errno or 0).lower()})"
+        raise UserError(f"{name} is not in {str(root)!r}, and cannot be put there: {why}") from None
     for source, fetch in (("the folder itself", _packed(folder)), *about.sources):
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
             reason = "incomplete"
