@@ -1,0 +1,48 @@
+/** The page: which view is open, and its state, both kept in the address. */
+
+import { read, write } from "./address.js";
+import * as compare from "./compare.js";
+import * as denoise from "./denoise.js";
+import { later } from "./dom.js";
+import * as draw from "./draw.js";
+import * as understand from "./understand.js";
+
+// A view is { fields, open(change) }; open answers with { element, update(values), leave() }.
+const VIEWS = { denoise, compare, draw, understand };
+const main = document.querySelector("main");
+const links = [...document.querySelectorAll("nav a")];
+let [name, values, view] = ["", {}, null];
+
+// Browsers let a page write its address a hundred times in half a minute, and a slider moves faster.
+const remember = later(200, () => history.replaceState(null, "", write(name, values)));
+
+function change(changes) {
+  values = { ...values, ...changes };
+  view.update(values);
+  remember();
+}
+
+function enter(next) {
+  view?.leave();
+  name = next;
+  view = VIEWS[name].open(change);
+  main.replaceChildren(view.element);
+  links.forEach((link) => {
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  });
+  document.title = `${main.querySelector("h1").textContent} – Diffusion, step by step`;
+}
+
+function follow() {
+  if (location.hash === "#main") return main.focus();
+  const [next, wanted] = read(location.hash, VIEWS);
+  const [moved, first] = [next !== name, name === ""];
+  if (moved) enter(next);
+  values = wanted;
+  view.update(values);
+  if (moved && !first) main.querySelector("h1").focus();
+}
+
+addEventListener("hashchange", follow);
+follow();
