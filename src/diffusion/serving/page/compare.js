@@ -2,23 +2,20 @@
 
 import { whole, word } from "./address.js";
 import { choice, list, seed, slider } from "./controls.js";
+import { DIFFERENCES, families } from "./differences.js";
 import { h, later, variable } from "./dom.js";
 import { follower } from "./follow.js";
 import { layout } from "./layout.js";
 import { panel } from "./panel.js";
 import { ask } from "./run.js";
-import { models } from "./server.js";
 import { status } from "./status.js";
 import { timeline } from "./timeline.js";
 
 const END = -1; // the place that is always the last
 const COUNT = 3; // pictures a column
-const COLD = 28; // steps, as many as there are lines
-const TRAINED = 100; // steps of the models that are still being trained
-const SOLVERS = { ddim: "DDIM", ddpm: "DDPM", heun: "Heun", dpm: "DPM" };
 
 export const fields = {
-  what: word("guidance", ["guidance", "samplers", "cold", "training"]),
+  what: word("guidance", Object.keys(DIFFERENCES)),
   label: word("3", [..."0123456789"]),
   calls: whole(4, 2, 25), // half of them, as Heun's last step takes one call and the others two
   family: word(""), // "": the first that was kept at several epochs
@@ -26,65 +23,6 @@ export const fields = {
   show: word("x_t", ["x_t", "x_0"]),
   place: whole(END, END, 1000), // in network calls
 };
-
-// What differs: a sentence, and the columns { caption, calls, request } that values and models make.
-const KINDS = {
-  guidance: {
-    name: "Guidance",
-    about: "Guidance moves each belief away from what the network says without a label, past what it says with it. 0 ignores the label, 1 follows it, more exaggerates it: clearer digits, and less different ones.",
-    columns({ label }, all) {
-      const { id: model, defaults } = all.find(guidable);
-      const { steps, sampler } = defaults;
-      const request = (guidance_scale) => ({ model, steps, sampler, label: Number(label), guidance_scale });
-      return [0, 1, 2, 3, 4].map((scale) => ({ caption: `scale ${scale}`, calls: steps, request: request(scale) }));
-    },
-  },
-  samplers: {
-    name: "Samplers",
-    about: "Each may ask the network equally often. DDIM goes straight for each belief, DDPM adds fresh noise on its way, Heun asks twice a step, and DPM extrapolates from its last two answers. Give them few calls, then many.",
-    columns({ label, calls: half }, all) {
-      const { id: model, samplers } = all.find(guidable);
-      const calls = 2 * half - 1;
-      const request = (sampler) => ({ model, sampler, steps: sampler === "heun" ? half : calls, label: Number(label) });
-      const known = Object.keys(SOLVERS).filter((sampler) => samplers.includes(sampler));
-      return known.map((sampler) => ({ caption: SOLVERS[sampler], calls, request: request(sampler) }));
-    },
-  },
-  cold: {
-    name: "Hot and cold",
-    about: "Nothing in the loop needs noise. Cold diffusion averages the lines of a picture, one after the other, and a network learns to undo that: the same loop, from stripes instead of static.",
-    columns(_, all) {
-      const cold = all.filter(({ kind, id }) => kind === "averaging" && id.startsWith("cold"));
-      const chosen = [all.find(({ kind }) => kind === "gaussian"), ...(cold.length ? cold : all.filter(({ kind }) => kind === "averaging").slice(0, 2))];
-      const lines = { row: "rows averaged", col: "columns averaged" };
-      const caption = ({ kind, axis }) => (kind === "averaging" ? lines[axis] : "noise");
-      const request = ({ id: model, labels }) => ({ model, steps: COLD, ...(labels.length ? { label: "none" } : {}) });
-      return chosen.map((model) => ({ caption: caption(model), calls: COLD, request: request(model) }));
-    },
-  },
-  training: {
-    name: "Training",
-    about: "One model after more and more epochs of training, from the same noise each time. Untrained, it turns noise into other noise; strokes come first, digits later.",
-    columns({ family }, all) {
-      const kept = families(all);
-      const chosen = kept.get(family) ?? kept.values().next().value;
-      const calls = ({ kind, defaults }) => (kind === "averaging" ? defaults.steps : TRAINED);
-      return chosen.map((model) => ({ caption: `epoch ${model.epoch}`, calls: calls(model), request: { model: model.id, steps: calls(model) } }));
-    },
-  },
-};
-
-const guidable = ({ kind, labels }) => kind === "gaussian" && labels.length > 0;
-
-/** The models that were kept at several epochs, by family. */
-function families(all) {
-  const kept = Map.groupBy(all, ({ family }) => family);
-  for (const [family, models] of kept) {
-    if (models.length < 2) kept.delete(family);
-    else models.sort((a, b) => a.epoch - b.epoch);
-  }
-  return kept;
-}
 
 const complete = ({ request }, { seed: chosen }) => ({
   prompt: "",
@@ -110,7 +48,7 @@ export function open(change) {
   const ended = () => runs().every((run) => run.state === "done");
 
   const controls = {
-    what: choice({ label: "What differs", options: Object.entries(KINDS).map(([key, { name }]) => [key, name]), told: (what) => change({ what, place: END }) }),
+    what: choice({ label: "What differs", options: Object.entries(DIFFERENCES).map(([key, { name }]) => [key, name]), told: (what) => change({ what, place: END }) }),
     calls: slider({ label: "Network calls a picture", low: 2, high: 25, told: (calls) => change({ calls, place: END }), text: (half) => String(2 * half - 1) }),
     label: choice({ label: "Draw a", options: [..."0123456789"].map((i) => [i, i]), told: (label) => change({ label }) }),
     show: choice({ label: "Show", options: [["x_t", [variable("x", "t"), ", held"]], ["x_0", [variable("x̂", "0"), ", believed"]]], told: (chosen) => change({ show: chosen }) }),
@@ -168,31 +106,24 @@ export function open(change) {
       column.run.listeners.add(hear);
       return column.panel.element;
     }));
-    follow.reset(ended() ? columns[0].calls : -1);
+    follow.reset(columns.length && ended() ? columns[0].calls : -1);
   }
 
   async function update(next) {
     values = next;
-    about.textContent = KINDS[values.what].about;
+    about.textContent = DIFFERENCES[values.what].about;
     for (const [key, control] of Object.entries(controls)) control.show(values[key]);
     const needs = { label: ["guidance", "samplers"], calls: ["samplers"], family: ["training"] };
     for (const [key, kinds] of Object.entries(needs)) controls[key].element.hidden = !kinds.includes(values.what);
-    try {
-      if (!all) state.show("running", "Waiting for the server …");
-      all = await models();
-    } catch (error) {
-      return state.fail(error);
-    }
-    if (values !== next) return;
+    all = await state.models();
+    if (!all || values !== next) return;
     const kept = [...families(all).keys()];
     controls.family.offer(kept.map((family) => [family, family]));
     controls.family.show(kept.includes(values.family) ? values.family : kept[0]);
-    let made;
-    try {
-      made = KINDS[values.what].columns(values, all);
-    } catch {
+    const made = DIFFERENCES[values.what].columns(values, all);
+    if (made.length < 2) {
       take([]);
-      return state.show("refused", "This server has no model to show that with: start it with the shipped ones.");
+      return state.show("refused", "This server has not the models to show that: start it with the shipped ones.");
     }
     for (const column of made) column.run = ask("/v1/images/generations", complete(column, values));
     if (made.some(({ run }, i) => run !== columns[i]?.run) || made.length !== columns.length) take(made);

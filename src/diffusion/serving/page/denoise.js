@@ -7,7 +7,6 @@ import { follower } from "./follow.js";
 import { layout } from "./layout.js";
 import { panel } from "./panel.js";
 import { ask } from "./run.js";
-import { models } from "./server.js";
 import { status } from "./status.js";
 import { timeline } from "./timeline.js";
 import { decided, trace } from "./trace.js";
@@ -92,10 +91,13 @@ export function open(change) {
   function read(frame) {
     const { t, probabilities } = run?.frames[frame] ?? {};
     if (t === undefined) return "";
-    const chance = probabilities?.[values.sample - 1];
+    const chance = probabilities?.[sample()];
     const best = chance ? `, looks like ${name(chance.indexOf(Math.max(...chance)))} (${Math.round(100 * Math.max(...chance))} %)` : "";
     return `step ${frame} of ${run.steps}, t = ${t.toFixed(2)}${best}`;
   }
+
+  /** Which picture is looked at. */
+  const sample = () => Math.min(values.sample, Number(values.count)) - 1;
 
   const name = (label) => find(all, values.model).labels[label] ?? String(label);
 
@@ -111,19 +113,19 @@ export function open(change) {
     believed.under.style.setProperty("--across", across);
     marks.forEach((each, i) => {
       each.hidden = i >= count || count === 1;
-      each.firstChild.checked = i === values.sample - 1;
+      each.firstChild.checked = i === sample();
     });
     const labels = shown.probabilities ? shown.probabilities[0].map((_, i) => name(i)) : [];
     const start = Math.max(...labels.map(({ length }) => length), 0) > 2 ? 92 : 44;
     element.style.setProperty("--left", `${start}px`);
-    chances.show({ frames: run.frames, most: run.steps, frame, sample: values.sample - 1, labels, start });
+    chances.show({ frames: run.frames, most: run.steps, frame, sample: sample(), labels, start });
     tell(labels);
   }
 
   function tell(labels) {
     if (run.state !== "done" || !labels.length) return (story.textContent = "");
-    const { label, frame } = decided(run.frames, values.sample - 1);
-    const which = values.count === "1" ? "The picture" : `Picture ${values.sample}`;
+    const { label, frame } = decided(run.frames, sample());
+    const which = values.count === "1" ? "The picture" : `Picture ${sample() + 1}`;
     story.textContent = `${which}: from step ${frame} of ${run.steps} on (t = ${run.frames[frame].t.toFixed(2)}), the classifier sees “${labels[label]}”.`;
   }
 
@@ -143,13 +145,8 @@ export function open(change) {
 
   async function update(next) {
     values = next;
-    try {
-      if (!all) state.show("running", "Waiting for the server …");
-      all = await models();
-    } catch (error) {
-      return state.fail(error);
-    }
-    if (values !== next) return;
+    all = await state.models();
+    if (!all || values !== next) return;
     const model = find(all, values.model);
     offer(model);
     const asked = request(model, values, model.defaults);

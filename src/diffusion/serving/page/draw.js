@@ -10,7 +10,6 @@ import { pad } from "./pad.js";
 import { panel } from "./panel.js";
 import { ask, Reply } from "./run.js";
 import { seen } from "./seen.js";
-import { models } from "./server.js";
 import { status } from "./status.js";
 import { digit, mask, overlay, read, trace, write } from "./strokes.js";
 import { vary } from "./vary.js";
@@ -165,13 +164,9 @@ export function open(change) {
     regions.hidden = !masking();
     controls.label.element.hidden = values.mode === "blend";
     surface.paint();
-    try {
-      if (!model) state.show("running", "Waiting for the server …");
-      model ??= (await models()).find(({ kind, labels, dataset }) => kind === "gaussian" && labels.length && dataset === "MNIST");
-    } catch (error) {
-      return state.fail(error);
-    }
-    if (values !== next) return;
+    const all = await state.models();
+    if (!all || values !== next) return;
+    model = all.find(({ kind, labels, dataset }) => kind === "gaussian" && labels.length && dataset === "MNIST");
     if (!model) return state.show("refused", "This server has no model of digits with labels: start it with the shipped ones.");
     source();
     await prepare();

@@ -1,6 +1,6 @@
 /** A streamed request and all its frames, kept so that going through them, or coming back, costs no call. */
 
-import { ServerError, answer, events } from "./server.js";
+import { ServerError, answer, events, patiently } from "./server.js";
 
 const KEPT = 60; // runs
 const runs = new Map(); // what was asked -> Run, the latest last
@@ -40,22 +40,21 @@ export class Run {
     return this.frames.length - 1;
   }
 
-  /** Asks the server, again and again while it only says wait. */
   async start() {
     if (["waiting", "running", "done"].includes(this.state)) return;
-    const aborter = (this.aborter = new AbortController());
-    while (!aborter.signal.aborted) {
+    const { signal } = (this.aborter = new AbortController());
+    const attempt = () => {
       this.frames = [];
       this.become("running");
-      try {
-        await this.read(aborter.signal);
-        return this.become("done");
-      } catch (error) {
-        if (aborter.signal.aborted) return;
-        if (error.kind !== "wait") return this.become("failed", error);
-        this.become("waiting", error);
-        await new Promise((resolve) => setTimeout(resolve, 1000 * error.wait));
-      }
+      return this.read(signal);
+    };
+    try {
+      await patiently(attempt, (error) => this.become("waiting", error), signal);
+      this.become("done");
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof ServerError)) reportError(error);
+      this.become("failed", error);
     }
   }
 

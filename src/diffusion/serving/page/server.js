@@ -5,7 +5,7 @@ import { parse } from "./stream.js";
 const KEY = "token"; // of a server that asks for one: kept until the tab is closed
 
 export class ServerError extends Error {
-  /** `kind`: gone (no answer), wait (try again in `wait` seconds), token (it asks for one), refused (it says why). */
+  /** `kind`: gone (no answer), wait (asks to come again in `wait` seconds), token (asks for one), refused, failed. */
   constructor(kind, message, wait = 0) {
     super(message);
     Object.assign(this, { name: "ServerError", kind, wait });
@@ -14,14 +14,19 @@ export class ServerError extends Error {
 
 export const useToken = (token) => sessionStorage.setItem(KEY, token);
 
+/** What the server says, as a sentence. */
+const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}`.replace(/[^.!?…]$/, "$&.");
+
 /** The error of an answer that is none. */
 async function refusal(response) {
+  const { status } = response;
   const body = await response.json().catch(() => ({}));
-  const message = body.error?.message ?? body.detail ?? `The server answered ${response.status}.`;
-  const wait = Number(response.headers.get("Retry-After"));
-  if (response.status === 401) return new ServerError("token", message);
-  if ([429, 503].includes(response.status)) return new ServerError("wait", message, wait || 1);
-  return new ServerError("refused", message);
+  const message = sentence(body.error?.message ?? `the server answered ${status}`);
+  const wait = Number(response.headers.get("Retry-After")) || 1;
+  if (status === 401) return new ServerError("token", message);
+  if (status === 429) return new ServerError("wait", "The queue is full.", wait);
+  if (status === 503) return new ServerError("wait", message, wait);
+  return new ServerError(status < 500 ? "refused" : "failed", message);
 }
 
 /** A response with a body to read; `fields` are sent as JSON, or as a form if one of them is a file. */
@@ -58,7 +63,7 @@ export async function* events(path, options) {
   const response = await ask(path, options);
   try {
     for await (const event of parse(response.body)) {
-      if (event.error) throw new ServerError("refused", event.error.message);
+      if (event.error) throw new ServerError("failed", sentence(event.error.message));
       yield event;
     }
   } catch (error) {
@@ -68,8 +73,19 @@ export async function* events(path, options) {
 
 let known = null;
 
-/** The models that can be asked for. */
-export async function models() {
-  known ??= (await answer("/v1/models")).data;
-  return known;
+/** The models that can be asked for; the server is asked once. */
+export const models = async () => (known ??= (await answer("/v1/models")).data);
+
+/** What `work` comes to, tried again and again while the server only says wait; `told(error)` hears of each wait. */
+export async function patiently(work, told, signal = null) {
+  while (true) {
+    try {
+      return await work();
+    } catch (error) {
+      if (error.kind !== "wait" || signal?.aborted) throw error;
+      told(error);
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.wait));
+      signal?.throwIfAborted();
+    }
+  }
 }

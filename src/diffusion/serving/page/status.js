@@ -1,7 +1,7 @@
 /** What the server is doing, in one line: at work, done, full, gone, or in need of a token. */
 
 import { h } from "./dom.js";
-import { useToken } from "./server.js";
+import * as server from "./server.js";
 
 /** `retry()` asks again. */
 export function status(retry) {
@@ -10,7 +10,7 @@ export function status(retry) {
   const token = h("input", { type: "password", "aria-label": "Token", placeholder: "Token", autocomplete: "off" });
   const send = (event) => {
     event.preventDefault();
-    useToken(token.value);
+    server.useToken(token.value);
     retry();
   };
   const form = h("form", { class: "row", onsubmit: send, hidden: true }, token, h("button", {}, "Use it"));
@@ -23,21 +23,36 @@ export function status(retry) {
     if (words.textContent !== message) words.textContent = message; // is read out when it changes
     progress.hidden = kind !== "running";
     progress.removeAttribute("value");
-    again.hidden = kind !== "gone" && kind !== "refused";
+    again.hidden = kind !== "gone" && kind !== "failed";
     form.hidden = kind !== "token";
   }
 
-  const shown = {
-    wait: ({ wait, message }) => show("waiting", `${message} It will be asked again in ${Math.ceil(wait)} s.`),
-    gone: ({ message }) => show("gone", `${message} Understand works without it.`),
-    token: () => show("token", "This server asks for a token."),
-    refused: ({ message }) => show("refused", message),
-  };
-  const fail = (error) => (shown[error.kind] ?? shown.refused)(error);
+  function fail({ kind = "failed", message, wait }) {
+    const told = {
+      wait: `${message} Asking again in ${Math.ceil(wait)} s.`,
+      gone: `${message} Understand works without it.`,
+      token: "This server asks for a token.",
+    };
+    show(kind === "wait" ? "waiting" : kind, told[kind] ?? message);
+  }
+
+  let known = null;
+
+  /** The models there are, waited for while they are loaded; null, and it is shown why, if they cannot be had. */
+  async function models() {
+    if (known) return known;
+    show("running", "Waiting for the server …");
+    try {
+      known = await server.patiently(server.models, fail);
+    } catch (error) {
+      fail(error);
+    }
+    return known;
+  }
 
   /** The state of some runs: the worst first. */
   function runs(all, done) {
-    const [failed, waiting, running] = ["failed", "waiting", "running"].map((state) => all.find((run) => run.state === state));
+    const [failed, waiting, running] = ["failed", "waiting", "running"].map((each) => all.find(({ state }) => state === each));
     if (failed) return fail(failed.error);
     if (waiting) return fail(waiting.error);
     const finished = all.every((run) => run.state === "done");
@@ -46,5 +61,5 @@ export function status(retry) {
     show("running", "Drawing …");
     if (have) progress.value = have / want;
   }
-  return { element, show, fail, runs };
+  return { element, show, models, runs };
 }
