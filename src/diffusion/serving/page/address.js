@@ -18,13 +18,16 @@ export const word = (fallback, known = null) => ({
   read: (text) => (known === null || known.includes(text) ? text : fallback),
 });
 
-/** [view, values] of an address such as "#draw?strength=5"; what it lacks or cannot mean is as the view's fields say. */
+/** [view, values] of an address such as "#draw?strength=5"; what it lacks or cannot mean is as the fields say. */
 export function read(hash, views) {
   const [name, query = ""] = hash.replace(/^#/, "").split("?");
   const view = name in views ? name : Object.keys(views)[0];
   const asked = new URLSearchParams(query);
   const fields = Object.entries(views[view].fields);
-  return [view, Object.fromEntries(fields.map(([key, kind]) => [key, kind.read(asked.get(key) ?? `${kind.fallback}`)]))];
+  return [
+    view,
+    Object.fromEntries(fields.map(([key, kind]) => [key, kind.read(asked.get(key) ?? `${kind.fallback}`)])),
+  ];
 }
 
 /** The address of a state. */

@@ -48,10 +48,31 @@ export function open(change) {
   const ended = () => runs().every((run) => run.state === "done");
 
   const controls = {
-    what: choice({ label: "What differs", options: Object.entries(DIFFERENCES).map(([key, { name }]) => [key, name]), told: (what) => change({ what, place: END }) }),
-    calls: slider({ label: "Network calls a picture", low: 2, high: 25, told: (calls) => change({ calls, place: END }), text: (half) => String(2 * half - 1) }),
-    label: choice({ label: "Draw a", options: [..."0123456789"].map((i) => [i, i]), told: (label) => change({ label }) }),
-    show: choice({ label: "Show", options: [["x_t", [variable("x", "t"), ", held"]], ["x_0", [variable("x̂", "0"), ", believed"]]], told: (chosen) => change({ show: chosen }) }),
+    what: choice({
+      label: "What differs",
+      options: Object.entries(DIFFERENCES).map(([key, { name }]) => [key, name]),
+      told: (what) => change({ what, place: END }),
+    }),
+    calls: slider({
+      label: "Network calls a picture",
+      low: 2,
+      high: 25,
+      told: (calls) => change({ calls, place: END }),
+      text: (half) => String(2 * half - 1),
+    }),
+    label: choice({
+      label: "Draw a",
+      options: [..."0123456789"].map((i) => [i, i]),
+      told: (label) => change({ label }),
+    }),
+    show: choice({
+      label: "Show",
+      options: [
+        ["x_t", [variable("x", "t"), ", held"]],
+        ["x_0", [variable("x̂", "0"), ", believed"]],
+      ],
+      told: (chosen) => change({ show: chosen }),
+    }),
     family: list({ label: "Model", told: (family) => change({ family, place: END }) }),
     seed: seed({ told: (chosen) => change({ seed: chosen }) }),
   };
@@ -59,7 +80,13 @@ export function open(change) {
   const element = layout({
     name: "compare",
     title: "Same noise, one difference",
-    about: [["Every column starts from the same three draws of noise, ", variable("x", "1"), ", where there is noise. What is different at the end comes from one thing alone."]],
+    about: [
+      [
+        "Every column starts from the same three draws of noise, ",
+        variable("x", "1"),
+        ", where there is noise. What is different at the end comes from one thing alone.",
+      ],
+    ],
     first: [what.element, about, calls.element, label.element],
     stage: [state.element, strip, clock.element],
     settings: Object.values(others).map((control) => control.element),
@@ -77,7 +104,12 @@ export function open(change) {
   }
 
   /** How many network calls all runs have got to. */
-  const reached = () => Math.min(...columns.map(({ run, calls }) => (run.state === "done" ? calls : run.last * Math.ceil(calls / run.steps || 1))));
+  const reached = () =>
+    Math.min(
+      ...columns.map(({ run, calls }) =>
+        run.state === "done" ? calls : run.last * Math.ceil(calls / run.steps || 1),
+      ),
+    );
 
   function show(place) {
     element.classList.toggle("stale", reached() < 0);
@@ -87,13 +119,19 @@ export function open(change) {
       if (!shown) continue;
       column.panel.paint(values.show === "x_t" ? shown.x_t : shown.x_0, COUNT);
       const { label } = column.request;
-      const chances = label !== undefined && shown.probabilities ? shown.probabilities.map((each) => each[label]) : null;
+      const chances =
+        label !== undefined && shown.probabilities ? shown.probabilities.map((each) => each[label]) : null;
       column.panel.note(chances ? `p(${label}) ${(chances.reduce((a, b) => a + b) / COUNT).toFixed(2)}` : "");
     }
   }
 
   function hear() {
-    state.runs(runs(), values.what === "guidance" || values.what === "samplers" ? `p(${values.label}): the mean probability that a classifier gives the label.` : "");
+    state.runs(
+      runs(),
+      values.what === "guidance" || values.what === "samplers"
+        ? `p(${values.label}): the mean probability that a classifier gives the label.`
+        : "",
+    );
     if (values.place === END) follow.chase(reached(), ended());
     else show(Math.min(values.place, reached()));
   }
@@ -101,11 +139,13 @@ export function open(change) {
   function take(made) {
     leave();
     columns = made;
-    strip.replaceChildren(...columns.map((column) => {
-      column.panel = panel({ caption: column.caption, columns: () => 1, label: `Pictures, ${column.caption}` });
-      column.run.listeners.add(hear);
-      return column.panel.element;
-    }));
+    strip.replaceChildren(
+      ...columns.map((column) => {
+        column.panel = panel({ caption: column.caption, columns: () => 1, label: `Pictures, ${column.caption}` });
+        column.run.listeners.add(hear);
+        return column.panel.element;
+      }),
+    );
     follow.reset(columns.length && ended() ? columns[0].calls : -1);
   }
 

@@ -6,7 +6,9 @@ import { h, id } from "./dom.js";
 export function choice({ label, options, told, hint = "" }) {
   const name = id("choice");
   const radios = options.map(([value]) => h("input", { type: "radio", name, value, onchange: () => told(value) }));
-  const pills = options.map(([, text], i) => h("label", { class: "pill" }, radios[i], h("span", {}, ...[text].flat())));
+  const pills = options.map(([, text], i) =>
+    h("label", { class: "pill" }, radios[i], h("span", {}, ...[text].flat())),
+  );
   const legend = h("legend", {}, label, h("small", {}, hint));
   return {
     element: h("fieldset", { class: "choice" }, legend, h("div", { class: "pills" }, ...pills)),
@@ -66,7 +68,12 @@ export function seed({ told, label = "Seed" }) {
   };
   const row = h("div", { class: "row" }, input, h("button", { type: "button", onclick: next }, "Other noise"));
   return {
-    element: h("div", { class: "field" }, h("label", { for: name }, label, h("small", {}, "the noise it starts from")), row),
+    element: h(
+      "div",
+      { class: "field" },
+      h("label", { for: name }, label, h("small", {}, "the noise it starts from")),
+      row,
+    ),
     show: (value) => (input.value = value),
   };
 }

@@ -50,7 +50,10 @@ export const find = (all, name) => all.find(({ id }) => id === name) ?? all[0];
 export function open(change) {
   let [values, all, run] = [fields, null, null];
   const held = panel({ caption: ["What the sampler holds, ", variable("x", "t")], label: "Noisy pictures" });
-  const believed = panel({ caption: ["What the network believes, ", variable("x̂", "0")], label: "Estimated pictures" });
+  const believed = panel({
+    caption: ["What the network believes, ", variable("x̂", "0")],
+    label: "Estimated pictures",
+  });
   const follow = follower((frame) => show(frame));
   const state = status(() => update(values));
   const begin = later(250, () => run?.start());
@@ -62,11 +65,26 @@ export function open(change) {
   believed.under.append(...marks);
 
   const controls = {
-    label: choice({ label: "Draw a", options: [["none", "any"], ...[..."0123456789"].map((i) => [i, i])], told: (label) => change({ label }) }),
-    count: choice({ label: "Pictures", options: COUNTS.map((count) => [count, count]), told: (count) => change({ count, sample: Math.min(values.sample, count) }) }),
+    label: choice({
+      label: "Draw a",
+      options: [["none", "any"], ...[..."0123456789"].map((i) => [i, i])],
+      told: (label) => change({ label }),
+    }),
+    count: choice({
+      label: "Pictures",
+      options: COUNTS.map((count) => [count, count]),
+      told: (count) => change({ count, sample: Math.min(values.sample, count) }),
+    }),
     steps: slider({ label: "Steps", low: 1, high: 100, told: (steps) => change({ steps, frame: END }) }),
     sampler: list({ label: "Sampler", told: (sampler) => change({ sampler, frame: END }) }),
-    scale: slider({ label: "Guidance scale", low: 0, high: 4, step: 0.5, told: (scale) => change({ scale }), hint: "1 follows the label" }),
+    scale: slider({
+      label: "Guidance scale",
+      low: 0,
+      high: 4,
+      step: 0.5,
+      told: (scale) => change({ scale }),
+      hint: "1 follows the label",
+    }),
     seed: seed({ told: (chosen) => change({ seed: chosen }) }),
     model: list({ label: "Model", told: (model) => change({ model, sampler: "", steps: 0, frame: END }) }),
   };
@@ -75,16 +93,37 @@ export function open(change) {
     name: "denoise",
     title: "From noise to a picture",
     about: [
-      ["A sampler starts from pure noise, ", variable("x", "t"), " at ", h("var", {}, "t"), " = 1. At each step the network says what clean picture it believes is behind it, ", variable("x̂", "0"), ", and the sampler moves a little towards that."],
-      "Early beliefs are blurred means of everything possible. Move the time: when is it decided what the picture will be?",
+      [
+        "A sampler starts from pure noise, ",
+        variable("x", "t"),
+        " at ",
+        h("var", {}, "t"),
+        " = 1. At each step the network says what clean picture it believes is behind it, ",
+        variable("x̂", "0"),
+        ", and the sampler moves a little towards that.",
+      ],
+      "Early beliefs are blurred means of everything possible. Move the time: when is it decided what the " +
+        "picture will be?",
     ],
     first: [first.element],
-    stage: [state.element, h("div", { class: "pair" }, held.element, believed.element), clock.element, chances.element, story],
+    stage: [
+      state.element,
+      h("div", { class: "pair" }, held.element, believed.element),
+      clock.element,
+      chances.element,
+      story,
+    ],
     settings: Object.values(others).map((control) => control.element),
   });
 
   function mark(i) {
-    const radio = h("input", { type: "radio", name: "sample", value: i + 1, "aria-label": `Picture ${i + 1}`, onchange: () => change({ sample: i + 1 }) });
+    const radio = h("input", {
+      type: "radio",
+      name: "sample",
+      value: i + 1,
+      "aria-label": `Picture ${i + 1}`,
+      onchange: () => change({ sample: i + 1 }),
+    });
     return h("label", {}, radio);
   }
 
@@ -92,7 +131,9 @@ export function open(change) {
     const { t, probabilities } = run?.frames[frame] ?? {};
     if (t === undefined) return "";
     const chance = probabilities?.[sample()];
-    const best = chance ? `, looks like ${name(chance.indexOf(Math.max(...chance)))} (${Math.round(100 * Math.max(...chance))} %)` : "";
+    const best = chance
+      ? `, looks like ${name(chance.indexOf(Math.max(...chance)))} (${Math.round(100 * Math.max(...chance))} %)`
+      : "";
     return `step ${frame} of ${run.steps}, t = ${t.toFixed(2)}${best}`;
   }
 
@@ -126,7 +167,8 @@ export function open(change) {
     if (run.state !== "done" || !labels.length) return (story.textContent = "");
     const { label, frame } = decided(run.frames, sample());
     const which = values.count === "1" ? "The picture" : `Picture ${sample() + 1}`;
-    story.textContent = `${which}: from step ${frame} of ${run.steps} on (t = ${run.frames[frame].t.toFixed(2)}), the classifier sees “${labels[label]}”.`;
+    const moment = `from step ${frame} of ${run.steps} on (t = ${run.frames[frame].t.toFixed(2)})`;
+    story.textContent = `${which}: ${moment}, the classifier sees “${labels[label]}”.`;
   }
 
   /** After something has come. */
@@ -151,7 +193,12 @@ export function open(change) {
     offer(model);
     const asked = request(model, values, model.defaults);
     for (const [key, control] of Object.entries(controls)) control.show(values[key]);
-    for (const [key, value] of [["steps", asked.steps], ["sampler", asked.sampler], ["model", model.id]]) controls[key].show(value);
+    for (const [key, value] of [
+      ["steps", asked.steps],
+      ["sampler", asked.sampler],
+      ["model", model.id],
+    ])
+      controls[key].show(value);
     const wanted = ask("/v1/images/generations", asked);
     if (wanted !== run) take(wanted);
     if (run.state === "done" && values.frame === END && follow.shown < run.last) follow.reset(run.last);

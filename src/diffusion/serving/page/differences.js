@@ -18,7 +18,8 @@ export const DIFFERENCES = {
   guidance: {
     name: "Guidance",
     about:
-      "Guidance moves each belief away from what the network says without a label, past what it says with it. 0 ignores the label, 1 follows it, more exaggerates it: clearer digits, and less different ones.",
+      "Guidance moves each belief away from what the network says without a label, past what it says with it. " +
+      "0 ignores the label, 1 follows it, more exaggerates it: clearer digits, and less different ones.",
     columns: ({ label }, all) =>
       guided(all).flatMap(({ id: model, defaults: { steps, sampler } }) =>
         [0, 1, 2, 3, 4].map((scale) => ({
@@ -31,7 +32,9 @@ export const DIFFERENCES = {
   samplers: {
     name: "Samplers",
     about:
-      "Each may ask the network equally often. DDIM goes straight for each belief, DDPM adds fresh noise on its way, Heun asks twice a step, and DPM extrapolates from its last two answers. Give them few calls, then many.",
+      "Each may ask the network equally often. DDIM goes straight for each belief, DDPM adds fresh noise on " +
+      "its way, Heun asks twice a step, and DPM extrapolates from its last two answers. Give them few calls, " +
+      "then many.",
     columns: ({ label, calls: half }, all) =>
       guided(all).flatMap(({ id: model, samplers }) =>
         Object.keys(SOLVERS)
@@ -46,7 +49,8 @@ export const DIFFERENCES = {
   cold: {
     name: "Hot and cold",
     about:
-      "Nothing in the loop needs noise. Cold diffusion averages the lines of a picture, one after the other, and a network learns to undo that: the same loop, from stripes instead of static.",
+      "Nothing in the loop needs noise. Cold diffusion averages the lines of a picture, one after the other, " +
+      "and a network learns to undo that: the same loop, from stripes instead of static.",
     columns(_, all) {
       const cold = all.filter(({ kind }) => kind === "averaging");
       const best = cold.filter(({ family }) => family.startsWith("cold_unet"));
@@ -61,7 +65,8 @@ export const DIFFERENCES = {
   training: {
     name: "Training",
     about:
-      "One model after more and more epochs of training, from the same noise each time. Untrained, it turns noise into other noise; strokes come first, digits later.",
+      "One model after more and more epochs of training, from the same noise each time. Untrained, it turns " +
+      "noise into other noise; strokes come first, digits later.",
     columns({ family }, all) {
       const kept = families(all);
       const models = kept.get(family) ?? [...kept.values()][0] ?? [];

@@ -6,22 +6,34 @@ import { choice, seed } from "./controls.js";
 import { h, later, variable } from "./dom.js";
 import { fill } from "./fill.js";
 import { layout } from "./layout.js";
+import { HALVES, half, mask, overlay } from "./mask.js";
 import { pad } from "./pad.js";
 import { panel } from "./panel.js";
 import { ask, Reply } from "./run.js";
 import { seen } from "./seen.js";
 import { status } from "./status.js";
-import { digit, mask, overlay, read, trace, write } from "./strokes.js";
+import { digit, read, trace, write } from "./strokes.js";
 import { vary } from "./vary.js";
 
 const DIGITS = [..."0123456789"];
-const BRUSH = 6; // pixels of 28
 const EXAMPLE = [
-  [[88, 52], [80, 88], [72, 122], [76, 134], [104, 136], [140, 132], [178, 126]],
-  [[158, 48], [152, 92], [146, 140], [142, 180], [140, 214]],
+  [
+    [88, 52],
+    [80, 88],
+    [72, 122],
+    [76, 134],
+    [104, 136],
+    [140, 132],
+    [178, 126],
+  ],
+  [
+    [158, 48],
+    [152, 92],
+    [146, 140],
+    [142, 180],
+    [140, 214],
+  ],
 ];
-const HALVES = { Top: [0, 1, 0], Bottom: [0, 1, 128], Left: [1, 0, 0], Right: [1, 0, 128] }; // axes, and where it begins
-
 export const fields = {
   mode: word("vary", ["vary", "fill", "blend"]),
   source: word("drawn", ["drawn", ...DIGITS]), // one's own, or one of the model's digits
@@ -34,12 +46,6 @@ export const fields = {
   frame: whole(-1, -1, 1000),
 };
 
-/** A brush's way over half of the picture. */
-function half([along, across, start]) {
-  const at = (here, there) => [along * here + across * there, along * there + across * here].map(Math.round);
-  return Array.from({ length: 4 }, (_, i) => start + 14 + i * 33).map((here) => [at(here, 0), at(here, 128), at(here, 255)]);
-}
-
 export function open(change) {
   let [values, model, modelDigit, drawing, look] = [null, null, null, null, null];
   const state = status(() => update(values));
@@ -47,33 +53,77 @@ export function open(change) {
   const modes = { vary: vary({ change, hear }), fill: fill({ change, hear }), blend: blend({ change, hear }) };
   const about = h("p", {});
   const chances = seen();
-  const clean = panel({ caption: ["as MNIST has it, ", variable("x", "0")], label: "The drawing, scaled and centred" });
+  const clean = panel({
+    caption: ["as MNIST has it, ", variable("x", "0")],
+    label: "The drawing, scaled and centred",
+  });
   const place = h("div", { class: "mode" });
-  const surface = pad({ label: "Pad: draw a digit with a mouse or a finger, or choose one of the model's below", drawn, paint });
+  const surface = pad({
+    label: "Pad: draw a digit with a mouse or a finger, or choose one of the model's below",
+    drawn,
+    paint,
+  });
   const masking = () => values.mode === "fill";
   const clear = () => change(masking() ? { mask: "" } : { source: "drawn", strokes: "" });
   const undo = () => {
     if (masking()) change({ mask: write(read(values.mask).slice(0, -1)) });
     else change({ source: "drawn", strokes: write(read(values.strokes).slice(0, -1)) });
   };
-  const halves = Object.entries(HALVES).map(([name, how]) =>
-    h("button", { type: "button", onclick: () => change({ mask: write(half(how)), frame: -1 }) }, name),
+  const halves = HALVES.map((name) =>
+    h("button", { type: "button", onclick: () => change({ mask: write(half(name)), frame: -1 }) }, name),
   );
   const regions = h("div", { class: "row", role: "group", "aria-label": "Mask a half" }, ...halves);
-  const tools = h("div", { class: "row" }, h("button", { type: "button", onclick: undo }, "Undo"), h("button", { type: "button", onclick: clear }, "Clear"));
+  const tools = h(
+    "div",
+    { class: "row" },
+    h("button", { type: "button", onclick: undo }, "Undo"),
+    h("button", { type: "button", onclick: clear }, "Clear"),
+  );
 
   const controls = {
-    mode: choice({ label: "What next", options: [["vary", "Bring back"], ["fill", "Fill in"], ["blend", "Interpolate"]], told: (mode) => change({ mode, frame: -1 }) }),
-    source: choice({ label: "Or take the model’s", options: DIGITS.map((i) => [i, i]), told: (source) => change({ source }) }),
-    label: choice({ label: "The model aims at", options: [["none", "any"], ...DIGITS.map((i) => [i, i])], told: (label) => change({ label }) }),
+    mode: choice({
+      label: "What next",
+      options: [
+        ["vary", "Bring back"],
+        ["fill", "Fill in"],
+        ["blend", "Interpolate"],
+      ],
+      told: (mode) => change({ mode, frame: -1 }),
+    }),
+    source: choice({
+      label: "Or take the model’s",
+      options: DIGITS.map((i) => [i, i]),
+      told: (source) => change({ source }),
+    }),
+    label: choice({
+      label: "The model aims at",
+      options: [["none", "any"], ...DIGITS.map((i) => [i, i])],
+      told: (label) => change({ label }),
+    }),
     seed: seed({ told: (chosen) => change({ seed: chosen }) }),
   };
   const { mode, ...others } = controls;
-  const desk = h("div", { class: "desk" }, h("figure", { class: "panel" }, h("figcaption", { "data-caption": "" }, "draw here"), surface.element, tools, regions), clean.element, chances.element);
+  const desk = h(
+    "div",
+    { class: "desk" },
+    h(
+      "figure",
+      { class: "panel" },
+      h("figcaption", { "data-caption": "" }, "draw here"),
+      surface.element,
+      tools,
+      regions,
+    ),
+    clean.element,
+    chances.element,
+  );
   const element = layout({
     name: "draw",
     title: "Your own digit",
-    about: ["Draw a digit with the mouse or a finger. It is scaled and centred as the model’s training data is; the model has never seen it."],
+    about: [
+      "Draw a digit with the mouse or a finger. It is scaled and centred as the model’s training data is; the " +
+        "model has never seen it.",
+    ],
     first: [mode.element, about],
     stage: [state.element, desk, place],
     settings: Object.values(others).map((control) => control.element),
@@ -99,7 +149,7 @@ export function open(change) {
     }
     if (drawing) context.drawImage(drawing, 0, 0, side, side);
     context.globalAlpha = 0.6;
-    const covered = mask([...read(values.mask), ...(points.length ? [points] : [])], BRUSH);
+    const covered = mask([...read(values.mask), ...(points.length ? [points] : [])]);
     overlay(context, covered, side, getComputedStyle(canvas).getPropertyValue("--accent"));
     context.globalAlpha = 1;
   }
@@ -116,7 +166,13 @@ export function open(change) {
   async function prepare() {
     const own = values.source === "drawn";
     const strokes = own ? read(values.strokes) : [];
-    drawing = own ? (strokes.length ? digit(strokes) : null) : modelDigit?.state === "done" ? modelDigit.frames.at(-1).x_t : null;
+    drawing = own
+      ? strokes.length
+        ? digit(strokes)
+        : null
+      : modelDigit?.state === "done"
+        ? modelDigit.frames.at(-1).x_t
+        : null;
     surface.paint();
     place.hidden = drawing === null;
     if (!drawing) {
@@ -131,14 +187,25 @@ export function open(change) {
 
   async function recognise(name) {
     const now = values;
-    const covered = now.mask ? mask(read(now.mask), BRUSH) : null;
+    const covered = now.mask ? mask(read(now.mask)) : null;
     const [image, hole] = await Promise.all([drawing.convertToBlob(), covered?.convertToBlob() ?? null]);
     if (values !== now) return;
     look?.listeners.delete(classified);
     look = ask("/v1/images/classifications", { image, model: model.id }, name, Reply);
     look.listeners.add(classified);
     const aim = now.label === "none" ? { label: "none" } : { label: Number(now.label), guidance_scale: 2 };
-    const request = (extra) => ({ model: model.id, prompt: "", image, seed: now.seed, ...aim, stream: true, sprite: true, estimates: true, probabilities: true, ...extra });
+    const request = (extra) => ({
+      model: model.id,
+      prompt: "",
+      image,
+      seed: now.seed,
+      ...aim,
+      stream: true,
+      sprite: true,
+      estimates: true,
+      probabilities: true,
+      ...extra,
+    });
     modes[now.mode].update(now, request, name, hole, model.labels);
     if (look.state === "done") classified();
     hear();
@@ -167,7 +234,8 @@ export function open(change) {
     const all = await state.models();
     if (!all || values !== next) return;
     model = all.find(({ kind, labels, dataset }) => kind === "gaussian" && labels.length && dataset === "MNIST");
-    if (!model) return state.show("refused", "This server has no model of digits with labels: start it with the shipped ones.");
+    if (!model)
+      return state.show("refused", "This server has no model of digits with labels: start it with the shipped ones.");
     source();
     await prepare();
   }
@@ -177,7 +245,17 @@ export function open(change) {
     modelDigit?.listeners.delete(arrived);
     modelDigit = null;
     if (values.source === "drawn") return;
-    modelDigit = ask("/v1/images/generations", { model: model.id, prompt: "", n: 1, label: Number(values.source), guidance_scale: 2, seed: values.seed, stream: true, sprite: true, estimates: true });
+    modelDigit = ask("/v1/images/generations", {
+      model: model.id,
+      prompt: "",
+      n: 1,
+      label: Number(values.source),
+      guidance_scale: 2,
+      seed: values.seed,
+      stream: true,
+      sprite: true,
+      estimates: true,
+    });
     if (modelDigit.state === "done") return;
     modelDigit.listeners.add(arrived);
     modelDigit.start();

@@ -40,14 +40,20 @@ export function fill({ change, hear }) {
   const element = h("div", { class: "mode" }, empty, shown);
   return {
     element,
-    about: "What you brush over is drawn anew; the rest is kept to the bit. Four draws from one mask: where the rest leaves a choice, they differ.",
+    about:
+      "What you brush over is drawn anew; the rest is kept to the bit. Four draws from one mask: where the " +
+      "rest leaves a choice, they differ.",
     runs: () => (run ? [run] : []),
     update(values, fields, name, mask) {
       frame = values.frame;
       empty.hidden = mask !== null;
       shown.hidden = mask === null;
       if (mask === null) return this.leave();
-      const wanted = ask("/v1/images/edits", fields({ mask, n: COUNT, steps: STEPS, resample: RESAMPLE }), `${name} ${values.mask}`);
+      const wanted = ask(
+        "/v1/images/edits",
+        fields({ mask, n: COUNT, steps: STEPS, resample: RESAMPLE }),
+        `${name} ${values.mask}`,
+      );
       if (wanted !== run) {
         this.leave();
         run = wanted;

@@ -3,7 +3,7 @@
 const PACE = 60; // milliseconds a frame
 const BEHIND = 20; // frames; of more, some are left out
 
-/** `show(frame)` is called with each frame up to the last that `chase` knows. Where motion is not wanted, with that alone. */
+/** `show(frame)` is called for each frame up to the last that `chase` knows; without motion, for that alone. */
 export function follower(show) {
   let [shown, target, timer] = [-1, -1, 0];
   const next = () => {

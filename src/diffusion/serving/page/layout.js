@@ -7,8 +7,16 @@ export function layout({ title, about, first = [], stage, settings, name }) {
   const shown = h("section", { class: "stage", "aria-label": "Pictures" }, ...stage);
   const said = h("span", { role: "status", class: "said" });
   const say = (words) => (said.textContent = words);
-  const save = () => savePicture(shown, `${name}.png`).then(() => say(`Saved as ${name}.png`), () => say("Could not be saved"));
-  const copy = () => copyLink().then(() => say("Copied"), () => say("Could not be copied: the link is in the address bar"));
+  const save = () =>
+    savePicture(shown, `${name}.png`).then(
+      () => say(`Saved as ${name}.png`),
+      () => say("Could not be saved"),
+    );
+  const copy = () =>
+    copyLink().then(
+      () => say("Copied"),
+      () => say("Could not be copied: the link is in the address bar"),
+    );
   const take = h(
     "div",
     { class: "take" },

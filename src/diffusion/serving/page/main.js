@@ -35,7 +35,6 @@ function enter(next) {
 }
 
 function follow() {
-  if (location.hash === "#main") return main.focus();
   const [next, wanted] = read(location.hash, VIEWS);
   const [moved, first] = [next !== name, name === ""];
   if (moved) enter(next);
@@ -44,5 +43,10 @@ function follow() {
   if (moved && !first) main.querySelector("h1").focus();
 }
 
+// The address is the state's: skipping to the content leaves it alone.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 addEventListener("hashchange", follow);
 follow();

@@ -9,7 +9,8 @@ const gaussian = (x, mean, deviation) =>
 /** The density of x_t, of data that is a mixture of parts { weight, mean, deviation }. */
 export function density(parts, x, t) {
   const { alpha, sigma } = schedule(t);
-  const at = ({ weight, mean, deviation }) => weight * gaussian(x, alpha * mean, Math.hypot(alpha * deviation, sigma));
+  const at = ({ weight, mean, deviation }) =>
+    weight * gaussian(x, alpha * mean, Math.hypot(alpha * deviation, sigma));
   return parts.reduce((sum, part) => sum + at(part), 0);
 }
 

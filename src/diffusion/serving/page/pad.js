@@ -7,7 +7,14 @@ const MOST = 255; // points of a stroke
 
 /** `drawn(points)` hears of each finished stroke; `paint(canvas, points)` shows it while it is drawn. */
 export function pad({ label, drawn, paint }) {
-  const canvas = h("canvas", { width: 280, height: 280, class: "pad", role: "img", "aria-label": label, "data-picture": "" });
+  const canvas = h("canvas", {
+    width: 280,
+    height: 280,
+    class: "pad",
+    role: "img",
+    "aria-label": label,
+    "data-picture": "",
+  });
   let points = null;
   const place = ({ clientX, clientY }) => {
     const box = canvas.getBoundingClientRect();

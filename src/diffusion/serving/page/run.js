@@ -13,7 +13,10 @@ async function decode(base64) {
 
 /** Some pictures side by side, as the server's sprites are. */
 function sprite(images) {
-  const canvas = new OffscreenCanvas(images.reduce((sum, image) => sum + image.width, 0), images[0].height);
+  const canvas = new OffscreenCanvas(
+    images.reduce((sum, image) => sum + image.width, 0),
+    images[0].height,
+  );
   const context = canvas.getContext("2d");
   images.forEach((image, i) => context.drawImage(image, i * image.width, 0));
   return canvas;
@@ -90,7 +93,14 @@ export class Run {
     const noisy = this.frames[0]?.sigma != null;
     this.nfe = images[0].nfe;
     this.pad(this.steps);
-    this.frames.push({ t: 0, alpha: noisy ? 1 : null, sigma: noisy ? 0 : null, probabilities, x_t: picture, x_0: picture });
+    this.frames.push({
+      t: 0,
+      alpha: noisy ? 1 : null,
+      sigma: noisy ? 0 : null,
+      probabilities,
+      x_t: picture,
+      x_0: picture,
+    });
   }
 
   /** Nobody waits for it any more. */
@@ -101,7 +111,7 @@ export class Run {
   }
 }
 
-/** A request that is answered at once, with a list of pictures or with numbers: `reply`, and a frame for each picture. */
+/** A request that is answered at once, with pictures or numbers: `reply`, and a frame for each picture. */
 export class Reply extends Run {
   async read(signal) {
     this.reply = await answer(this.path, { fields: this.fields, signal });
@@ -117,7 +127,9 @@ export function ask(path, fields, name = "", Kind = Run) {
   const run = runs.get(key) ?? new Kind(path, fields);
   runs.delete(key);
   runs.set(key, run);
-  const old = [...runs].filter(([, { state }]) => state === "done" || state === "failed").slice(0, Math.max(runs.size - KEPT, 0));
+  const old = [...runs]
+    .filter(([, { state }]) => state === "done" || state === "failed")
+    .slice(0, Math.max(runs.size - KEPT, 0));
   old.forEach(([each]) => runs.delete(each));
   return run;
 }

@@ -5,7 +5,20 @@ import { h } from "./dom.js";
 const SHARP = 2; // pixels of the file for one of the page
 const MARGIN = 20; // of the page
 const LOW = { t: "ₜ", 0: "₀", 1: "₁" }; // the indices of variables, where there is no markup
-const DRAWN = ["fill", "stroke", "fill-opacity", "stroke-opacity", "stroke-width", "stroke-dasharray", "opacity", "font-family", "font-size", "font-weight", "stop-color", "stop-opacity"];
+const DRAWN = [
+  "fill",
+  "stroke",
+  "fill-opacity",
+  "stroke-opacity",
+  "stroke-width",
+  "stroke-dasharray",
+  "opacity",
+  "font-family",
+  "font-size",
+  "font-weight",
+  "stop-color",
+  "stop-opacity",
+];
 
 /** An SVG as an image that needs no style sheet. */
 async function image(picture) {
@@ -24,11 +37,20 @@ async function image(picture) {
 
 /** A caption in plain letters. */
 const letters = (node) =>
-  node.nodeName === "SUB" ? LOW[node.textContent] : node.childNodes.length ? [...node.childNodes].map(letters).join("") : node.textContent;
+  node.nodeName === "SUB"
+    ? LOW[node.textContent]
+    : node.childNodes.length
+      ? [...node.childNodes].map(letters).join("")
+      : node.textContent;
 
 function write(context, element, x, y, width) {
   const { font, color, textAlign } = getComputedStyle(element);
-  Object.assign(context, { font, fillStyle: color, textBaseline: "top", textAlign: textAlign === "center" ? "center" : "left" });
+  Object.assign(context, {
+    font,
+    fillStyle: color,
+    textBaseline: "top",
+    textAlign: textAlign === "center" ? "center" : "left",
+  });
   context.fillText(letters(element), textAlign === "center" ? x + width / 2 : x, y, width);
 }
 
@@ -51,7 +73,8 @@ export async function compose(section) {
     const [x, y] = [box.left - left, box.top - top];
     context.imageSmoothingEnabled = !(element instanceof HTMLCanvasElement); // pixels stay squares
     if ("caption" in element.dataset) write(context, element, x, y, box.width);
-    else context.drawImage(element instanceof SVGElement ? await image(element) : element, x, y, box.width, box.height);
+    else
+      context.drawImage(element instanceof SVGElement ? await image(element) : element, x, y, box.width, box.height);
   }
   return canvas;
 }

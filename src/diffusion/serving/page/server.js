@@ -67,7 +67,9 @@ export async function* events(path, options) {
       yield event;
     }
   } catch (error) {
-    throw ["AbortError", "ServerError"].includes(error.name) ? error : new ServerError("gone", "The server went away in the middle of an answer.");
+    throw ["AbortError", "ServerError"].includes(error.name)
+      ? error
+      : new ServerError("gone", "The server went away in the middle of an answer.");
   }
 }
 

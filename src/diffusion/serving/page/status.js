@@ -52,7 +52,9 @@ export function status(retry) {
 
   /** The state of some runs: the worst first. */
   function runs(all, done) {
-    const [failed, waiting, running] = ["failed", "waiting", "running"].map((each) => all.find(({ state }) => state === each));
+    const [failed, waiting, running] = ["failed", "waiting", "running"].map((each) =>
+      all.find(({ state }) => state === each),
+    );
     if (failed) return fail(failed.error);
     if (waiting) return fail(waiting.error);
     const finished = all.every((run) => run.state === "done");

@@ -1,6 +1,6 @@
 /** Strokes of a pen, as lists of points [x, y] in 0 … 255, and what they look like as an MNIST digit. */
 
-const SIDE = 28; // pixels of a picture
+export const SIDE = 28; // pixels of a picture
 const BOX = 20; // pixels that the longer side of an MNIST digit has
 const PEN = 2.4; // pixels, as wide as MNIST's strokes are drawn
 const SMALL = 40; // units of a drawing that is not blown up any more
@@ -8,7 +8,10 @@ const SMALL = 40; // units of a drawing that is not blown up any more
 /** As letters for an address: each stroke is its number of points and their coordinates. */
 export function write(strokes) {
   const bytes = strokes.flatMap((points) => [points.length, ...points.flat()]);
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  return btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 }
 
 /** The strokes of such letters; none if they are not. */
@@ -64,30 +67,17 @@ function centre(canvas) {
 /** A drawing as MNIST has its digits: scaled into a box of 20 pixels, its centre of mass in the middle of 28. */
 export function digit(strokes) {
   const [xs, ys] = [0, 1].map((axis) => strokes.flat().map((point) => point[axis]));
-  const [low, high] = [[Math.min(...xs), Math.min(...ys)], [Math.max(...xs), Math.max(...ys)]];
-  const scale = (BOX - PEN) / Math.max(high[0] - low[0], high[1] - low[1], SMALL);
-  const about = (shift) => ([x, y]) => [
-    (x - (low[0] + high[0]) / 2) * scale + SIDE / 2 + shift[0],
-    (y - (low[1] + high[1]) / 2) * scale + SIDE / 2 + shift[1],
+  const [low, high] = [
+    [Math.min(...xs), Math.min(...ys)],
+    [Math.max(...xs), Math.max(...ys)],
   ];
+  const scale = (BOX - PEN) / Math.max(high[0] - low[0], high[1] - low[1], SMALL);
+  const about =
+    (shift) =>
+    ([x, y]) => [
+      (x - (low[0] + high[0]) / 2) * scale + SIDE / 2 + shift[0],
+      (y - (low[1] + high[1]) / 2) * scale + SIDE / 2 + shift[1],
+    ];
   const [x, y] = centre(raster(strokes, about([0, 0]), PEN));
   return raster(strokes, about([SIDE / 2 - x, SIDE / 2 - y]), PEN);
-}
-
-/** Which of the 28 × 28 pixels a brush went over: white there, black elsewhere. */
-export function mask(strokes, width) {
-  const canvas = raster(strokes, ([x, y]) => [(x / 255) * SIDE, (y / 255) * SIDE], width);
-  const context = canvas.getContext("2d");
-  const image = context.getImageData(0, 0, SIDE, SIDE);
-  image.data.forEach((value, i) => (image.data[i] = value > 127 ? 255 : 0));
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
-
-/** Paints the white pixels of a mask over a canvas. */
-export function overlay(context, covered, side, colour) {
-  const { data } = covered.getContext("2d").getImageData(0, 0, SIDE, SIDE);
-  const size = side / SIDE;
-  context.fillStyle = colour;
-  for (let i = 0; i < SIDE * SIDE; i++) if (data[4 * i]) context.fillRect((i % SIDE) * size, Math.floor(i / SIDE) * size, size, size);
 }

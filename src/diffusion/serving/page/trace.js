@@ -1,4 +1,4 @@
-/** Below the timeline: how much noise is left at each step, and what a classifier sees in the estimate of one sample. */
+/** Below the timeline: how much noise is left at each step, and what a classifier sees in the estimate of a sample. */
 
 import { bottom, chart, draggable, left, line, scale, text } from "./chart.js";
 import { svg } from "./dom.js";
@@ -18,10 +18,24 @@ export function decided(frames, sample) {
 /** The levels of noise and signal, or of averaging. */
 function levels(frames, x, width, start) {
   const y = scale([0, 1], [TOP + LEVELS, TOP]);
-  const trace = (name, value) => svg("path", { class: name, d: line(frames.map((frame, k) => [x(k), y(value(frame))])) });
-  const axis = left(y, start, [[0, "0"], [1, "1"]], "", 0);
+  const trace = (name, value) =>
+    svg("path", { class: name, d: line(frames.map((frame, k) => [x(k), y(value(frame))])) });
+  const axis = left(
+    y,
+    start,
+    [
+      [0, "0"],
+      [1, "1"],
+    ],
+    "",
+    0,
+  );
   if (frames[0].sigma == null) {
-    return [text(start, 12, "share of lines averaged, t", "start", { class: "axis" }), trace("curve", ({ t }) => t), ...axis];
+    return [
+      text(start, 12, "share of lines averaged, t", "start", { class: "axis" }),
+      trace("curve", ({ t }) => t),
+      ...axis,
+    ];
   }
   return [
     text(start, 12, "noise σ", "start", { class: "axis accent" }),
@@ -45,7 +59,11 @@ function cells(frames, most, x, labels, sample, top, start) {
       const box = { x: edge(k), y, width: edge(k + 1) - edge(k), height: ROW - 2 };
       return opacity < 0.005 ? "" : svg("rect", { class: "cell", ...box, "fill-opacity": opacity.toFixed(3) });
     });
-    return [name, svg("rect", { class: "empty", x: low, y, width: high - low, height: ROW - 2 }), ...boxes.filter(Boolean)];
+    return [
+      name,
+      svg("rect", { class: "empty", x: low, y, width: high - low, height: ROW - 2 }),
+      ...boxes.filter(Boolean),
+    ];
   });
 }
 
@@ -85,7 +103,9 @@ export function trace(told) {
       const heading = text(start, top - 8, "what a classifier sees in x̂₀", "start", { class: "axis" });
       const parts = [
         ...levels(frames, x, right, start),
-        ...(classes.length ? [heading, ...legend(right, top - 8), ...cells(frames, most, x, classes, sample, top, start)] : []),
+        ...(classes.length
+          ? [heading, ...legend(right, top - 8), ...cells(frames, most, x, classes, sample, top, start)]
+          : []),
         svg("line", { class: "cursor", x1: x(frame), x2: x(frame), y1: TOP - 4, y2: base }),
         ...bottom(x, base, times(frames, right - start), "time t: 1 is noise, 0 is the picture", (start + right) / 2),
       ];

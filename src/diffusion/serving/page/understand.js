@@ -3,7 +3,8 @@
 import { whole, word } from "./address.js";
 import { bottom, chart, draggable, left, line, scale, text } from "./chart.js";
 import { choice, seed, slider } from "./controls.js";
-import { h, id, svg, variable } from "./dom.js";
+import { RANGE, bars, grid, haze } from "./crowd.js";
+import { h, svg, variable } from "./dom.js";
 import { layout } from "./layout.js";
 import { along, denoise, density, distance, path, schedule, spread } from "./mixture.js";
 import { normal } from "./random.js";
@@ -21,7 +22,6 @@ const DATA = {
 const BELL = [{ weight: 1, mean: 0, deviation: 1 }]; // what is left at t = 1
 const [PATHS, SAMPLES, FRAMES] = [40, 400, 100]; // drawn, counted, and moments from t = 1 to 0
 const LEFT = 44; // pixels beside the charts, for the numbers of their axes
-const RANGE = [-4, 4];
 const TICKS = [-4, -2, 0, 2, 4].map((value) => [value, String(value).replace("-", "−")]);
 
 export const fields = {
@@ -40,43 +40,16 @@ function sample({ data, sampler, steps, seed: chosen }) {
   const run = (x, i) => path(parts, x, steps, eta, (k) => normal(chosen, i, k));
   const paths = Array.from({ length: PATHS }, (_, i) => run(normal(chosen, i, -1), i));
   const counted = spread(BELL, SAMPLES).map((x, i) => run(x, PATHS + i));
-  return { parts, paths, counted, off: distance(parts, counted.map((states) => states.at(-1))) };
+  return {
+    parts,
+    paths,
+    counted,
+    off: distance(
+      parts,
+      counted.map((states) => states.at(-1)),
+    ),
+  };
 }
-
-/** The density at all times, as columns whose opacity is its root, so that its tails are seen too. */
-function haze(parts, x, y, most) {
-  const columns = 48;
-  const shades = 48;
-  const [top, base] = [y(RANGE[1]), y(RANGE[0])];
-  return Array.from({ length: columns }, (_, i) => {
-    const [start, end] = [i, i + 1].map((edge) => Math.round(x(1 - edge / columns)));
-    const t = 1 - (i + 0.5) / columns;
-    const name = id("haze");
-    const stops = Array.from({ length: shades + 1 }, (_, j) => {
-      const value = RANGE[1] - (j / shades) * (RANGE[1] - RANGE[0]);
-      const opacity = Math.min(0.8 * Math.sqrt(density(parts, value, t) / most), 1);
-      return svg("stop", { class: "haze", offset: (j / shades).toFixed(4), "stop-opacity": opacity.toFixed(3) });
-    });
-    const fade = svg("linearGradient", { id: name, x1: 0, x2: 0, y1: 0, y2: 1 }, ...stops);
-    const box = { x: start, y: top, width: end - start, height: base - top, "shape-rendering": "crispEdges" };
-    return svg("g", {}, fade, svg("rect", { ...box, fill: `url(#${name})` }));
-  });
-}
-
-/** How many of the numbers fall into each cell of the range, as bars to the right of x. */
-function bars(numbers, x, y) {
-  const cells = 40;
-  const height = (RANGE[1] - RANGE[0]) / cells;
-  const counts = Array(cells).fill(0);
-  for (const number of numbers) counts[Math.floor((number - RANGE[0]) / height)]++; // one outside is not drawn
-  return counts.slice(0, cells).map((count, i) => {
-    const share = count / numbers.length / height;
-    const edge = y(RANGE[0] + (i + 1) * height);
-    return svg("rect", { class: "bar", x: x(0), y: edge, width: x(share) - x(0), height: y(RANGE[0] + i * height) - edge - 1 });
-  });
-}
-
-const grid = (count) => Array.from({ length: count + 1 }, (_, i) => RANGE[0] + (i / count) * (RANGE[1] - RANGE[0]));
 
 export function open(change) {
   let [values, key, drawn, backdrop] = [null, "", null, null];
@@ -114,7 +87,19 @@ export function open(change) {
         svg("line", { class: "tick", x1: thin(0), x2: thin(0), y1: top, y2: base }),
         text(width - 2, 12, `density at t = ${t().toFixed(2)}`, "end", { class: "axis" }),
         ...left(y, LEFT, TICKS, "x", 12),
-        ...bottom(x, base, [[1, "1"], [0.75, "0.75"], [0.5, "0.5"], [0.25, "0.25"], [0, "0"]], "time t: 1 is noise, 0 is data", (LEFT + split) / 2),
+        ...bottom(
+          x,
+          base,
+          [
+            [1, "1"],
+            [0.75, "0.75"],
+            [0.5, "0.5"],
+            [0.25, "0.25"],
+            [0, "0"],
+          ],
+          "time t: 1 is noise, 0 is data",
+          (LEFT + split) / 2,
+        ),
       ];
       return { height: base + 38, parts };
     },
@@ -131,7 +116,13 @@ export function open(change) {
       const dot = (value, name, r) =>
         svg("circle", { class: name, cx: x(value), cy: y(denoise(drawn.parts, value, t())), r });
       const parts = [
-        svg("path", { class: "guide", d: line([[x(-4), y(-4)], [x(4), y(4)]]) }),
+        svg("path", {
+          class: "guide",
+          d: line([
+            [x(-4), y(-4)],
+            [x(4), y(4)],
+          ]),
+        }),
         svg("path", { class: "curve", d: curve }),
         ...now(drawn.paths).map((value) => dot(value, "dot", 2.5)),
         dot(along(drawn.paths[values.path - 1], t()), "dot followed", 5),
@@ -143,16 +134,39 @@ export function open(change) {
   });
 
   const facts = h("dl", { class: "facts" });
-  const meant = `Off by: the Wasserstein distance between the ends of ${SAMPLES} paths, from evenly spread noise, and the data.`;
+  const meant = `Off by: the Wasserstein distance between the data and the ends of ${SAMPLES} evenly spread paths.`;
   const clock = timeline({
     label: "Time",
     told: (time) => change({ time }),
     text: (frame) => `t = ${(1 - frame / FRAMES).toFixed(2)}`,
   });
   const controls = {
-    data: choice({ label: "Data", options: [["two", "Two"], ["three", "Three"], ["one", "One"]], told: (data) => change({ data }), hint: "how many clusters" }),
-    sampler: choice({ label: "Sampler", options: [["ddim", "DDIM"], ["ddpm", "DDPM"]], told: (sampler) => change({ sampler }), hint: "without or with fresh noise" }),
-    steps: slider({ label: "Steps", low: 1, high: 100, told: (steps) => change({ steps }), hint: "fewer are faster and less exact" }),
+    data: choice({
+      label: "Data",
+      options: [
+        ["two", "Two"],
+        ["three", "Three"],
+        ["one", "One"],
+      ],
+      told: (data) => change({ data }),
+      hint: "how many clusters",
+    }),
+    sampler: choice({
+      label: "Sampler",
+      options: [
+        ["ddim", "DDIM"],
+        ["ddpm", "DDPM"],
+      ],
+      told: (sampler) => change({ sampler }),
+      hint: "without or with fresh noise",
+    }),
+    steps: slider({
+      label: "Steps",
+      low: 1,
+      high: 100,
+      told: (steps) => change({ steps }),
+      hint: "fewer are faster and less exact",
+    }),
     path: slider({ label: "Followed path", low: 1, high: PATHS, told: (chosen) => change({ path: chosen }) }),
     seed: seed({ told: (chosen) => change({ seed: chosen }) }),
   };
@@ -160,10 +174,21 @@ export function open(change) {
     name: "understand",
     title: "A bell becomes the data",
     about: [
-      "Take one number for a picture. Noise turns all data into the same bell curve; sampling goes back, from left to right.",
-      ["All it needs is a denoiser: given ", variable("x", "t"), ", the mean of every ", variable("x", "0"), " it may have come from. Here it is known exactly. Move the time and watch its answer change from one mean for all to a choice."],
+      "Take one number for a picture. Noise turns all data into the same bell curve; sampling goes back, from " +
+        "left to right.",
+      [
+        "All it needs is a denoiser: given ",
+        variable("x", "t"),
+        ", the mean of every ",
+        variable("x", "0"),
+        " it may have come from. Here it is known exactly. Move the time and watch its answer change from one " +
+          "mean for all to a choice.",
+      ],
     ],
-    stage: [h("div", { class: "inset" }, flow.element, clock.element), h("div", { class: "beside" }, answer.element, h("div", {}, facts, h("p", { class: "note" }, meant)))],
+    stage: [
+      h("div", { class: "inset" }, flow.element, clock.element),
+      h("div", { class: "beside" }, answer.element, h("div", {}, facts, h("p", { class: "note" }, meant))),
+    ],
     settings: Object.values(controls).map((control) => control.element),
   });
 

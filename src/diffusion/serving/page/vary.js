@@ -17,11 +17,17 @@ export function vary({ change, hear }) {
   let [runs, at, original, values] = [[], 0, null, null];
   const noised = panel({ caption: "noised", label: "The drawing with noise" });
   const back = panel({ caption: ["brought back from there, four times"], label: "What comes back" });
-  const clock = timeline({ label: "Strength", told: (i) => change({ strength: i + 1 }), text: (i) => `from t = ${STRENGTHS[i]}` });
+  const clock = timeline({
+    label: "Strength",
+    told: (i) => change({ strength: i + 1 }),
+    text: (i) => `from t = ${STRENGTHS[i]}`,
+  });
   const story = h("p", { class: "story" });
 
-  const kept = (run) => (original === null ? 0 : mean(run.frames.at(-1).probabilities.map((each) => each[original.best])));
-  const finished = () => runs.map((run, i) => [i, run]).filter(([, run]) => run.state === "done" && run.frames[0].probabilities);
+  const kept = (run) =>
+    original === null ? 0 : mean(run.frames.at(-1).probabilities.map((each) => each[original.best]));
+  const finished = () =>
+    runs.map((run, i) => [i, run]).filter(([, run]) => run.state === "done" && run.frames[0].probabilities);
 
   const curve = chart({
     label: "How likely the drawing's class still is, against the strength",
@@ -37,8 +43,24 @@ export function vary({ change, hear }) {
         svg("path", { class: "curve", d: line(points) }),
         ...points.map(([cx, cy]) => svg("circle", { class: "mark", cx, cy, r: 4 })),
         svg("line", { class: "cursor", x1: x(at), x2: x(at), y1: TOP, y2: BASE }),
-        ...left(y, LEFT, [[0, "0"], [0.5, "½"], [1, "1"]], "", 0),
-        ...bottom(x, BASE, STRENGTHS.map((t, i) => [i, String(t)]), "strength: the time t that it is brought back from", (LEFT + right) / 2),
+        ...left(
+          y,
+          LEFT,
+          [
+            [0, "0"],
+            [0.5, "½"],
+            [1, "1"],
+          ],
+          "",
+          0,
+        ),
+        ...bottom(
+          x,
+          BASE,
+          STRENGTHS.map((t, i) => [i, String(t)]),
+          "strength: the time t that it is brought back from",
+          (LEFT + right) / 2,
+        ),
       ];
       return { height: BASE + 38, parts };
     },
@@ -64,7 +86,7 @@ export function vary({ change, hear }) {
     if (!original || all.length < STRENGTHS.length) return (story.textContent = "");
     const lost = all.find(([, run]) => kept(run) < 0.5);
     story.textContent = lost
-      ? `It stops being a “${original.name}” at t = ${STRENGTHS[lost[0]]}: from there on less than half of the probability is left.`
+      ? `It stops being a “${original.name}” at t = ${STRENGTHS[lost[0]]}, where less than half of that is left.`
       : `It stays a “${original.name}” even from t = ${STRENGTHS.at(-1)}.`;
   }
 
@@ -73,10 +95,19 @@ export function vary({ change, hear }) {
     hear();
   }
 
-  const element = h("div", { class: "mode" }, h("div", { class: "pair" }, noised.element, back.element), clock.element, curve.element, story);
+  const element = h(
+    "div",
+    { class: "mode" },
+    h("div", { class: "pair" }, noised.element, back.element),
+    clock.element,
+    curve.element,
+    story,
+  );
   return {
     element,
-    about: "Noise hides details first and identity last. The model draws what noise has hidden anew: where does your digit become another one?",
+    about:
+      "Noise hides details first and identity last. The model draws what noise has hidden anew: where does " +
+      "your digit become another one?",
     runs: () => runs,
     update(next, fields, name) {
       values = next;
