@@ -28,6 +28,14 @@ from diffusion.method.sampler import last
 from diffusion.precision import methods_with_torch_defaults
 
 
+def inpainting_sampler(experiment: Experiment, options: SamplingOptions) -> Sampler:
+    """The sampler of `Editor.inpaint`; UserError for what cannot be."""
+    check_gaussian(experiment, "inpainting")
+    if options.sampler not in ("ddpm", "ddim"):
+        raise UserError(f"inpainting goes by ddpm or ddim alone, not by {options.sampler!r}")
+    return build_sampler(experiment, options)
+
+
 def variation_sampler(experiment: Experiment, options: SamplingOptions, strength: float) -> Sampler:
     """The sampler of `Editor.vary`: its steps are even in t, from t = strength; UserError for what cannot be."""
     rule = "strength is a time above 0 (which would keep the picture) and up to 1"
@@ -70,15 +78,14 @@ class Editor:
 
         RePaint (Lugmayr et al., 2022) by "ddpm" or "ddim": each step is taken `resample` times, so that both agree.
         """
-        check_gaussian(self.experiment, "inpainting")
-        if sampler not in ("ddpm", "ddim"):
-            raise UserError(f"inpainting goes by ddpm or ddim alone, not by {sampler!r}")
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
+        _, process, times = inpainting_sampler(self.experiment, options)
         codec = check_on_pixels(self.experiment, "inpainting")
         images = check_batch(as_images(images), "images", self.experiment, codec.shape)
         mask = check_mask(mask, images)
         images = self._unit_range(images.masked_fill(mask, 0))  # what is there is never read
-        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
-        denoiser, (_, process, times), cond = self._prepare(len(images), label, options)
+        denoiser = self.make_denoiser(self.experiment, options)
+        cond = optional_labels(self.experiment, len(images), label, options)
         x_0, passes = codec.encode(images), check_int("resample, the passes a step,", resample, 1)
         noise = image_noise(images, seed)
         states = editing.inpaint(denoiser, process, x_0, mask, times, noise, passes, cond=cond)

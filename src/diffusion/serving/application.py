@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from diffusion.errors import Failure, UserError
 from diffusion.serving import eir, images
 from diffusion.serving.engine import Engine
 from diffusion.serving.guard import Guard
@@ -28,6 +29,7 @@ HERE = Path(__file__).parent
 ERRORS = {
     status: {"model": ProblemBody, "description": text, "content": {"application/problem+json": {}}}
     for status, text in {
+        400: "a body that cannot be read",
         401: "the token is missing or wrong",
         403: "a Host or an Origin that may not ask",
         408: "the body came too slowly",
@@ -63,7 +65,7 @@ def create(settings: Settings, device: torch.device) -> Guard:
         responses=ERRORS,  # type: ignore[arg-type]
     )
     app.state.engine = engine
-    for kind in (Problem, RequestValidationError, HTTPException, Exception):
+    for kind in (Problem, RequestValidationError, HTTPException, UserError, Failure, Exception):
         app.add_exception_handler(kind, answer)
     if settings.allow_origins:
         app.add_middleware(

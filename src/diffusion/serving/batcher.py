@@ -23,6 +23,7 @@ from diffusion.serving.suspended import Call, Suspended
 from diffusion.serving.tasks import Task
 
 log = logging.getLogger(__name__)
+Observe = Callable[[int, float, float], object]  # told of every round: its rows, its seconds, those in the network
 PATIENCE = 20.0  # seconds that a round may take before the worker counts as stuck
 
 
@@ -95,9 +96,9 @@ class Cohort:
 class Batcher:
     """Runs the jobs that are submitted, in a thread of its own; `max_rows` at a time, and in a network call."""
 
-    def __init__(self, max_rows: int = 64, observe: Callable[[int, float], object] = lambda rows, seconds: None):
-        self.max_rows, self.observe = max_rows, observe  # observe(rows, seconds) is called after each round
-        self.rate = 0.0  # image-calls a second, lately
+    def __init__(self, max_rows: int = 64, observe: Observe = lambda *round: None):
+        self.max_rows, self.observe = max_rows, observe
+        self._lately: deque[tuple[int, float]] = deque([(10, 0.1)], maxlen=50)  # rows and seconds of rounds
         self._waiting: deque[Job] = deque()
         self._cohorts: list[Cohort] = []
         self._changed, self._stopping = Condition(), False
@@ -122,6 +123,12 @@ class Batcher:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def rate(self) -> float:
+        """Image-calls a second, lately."""
+        rows, seconds = zip(*list(self._lately))
+        return sum(rows) / max(sum(seconds), 1e-6)
 
     @property
     def backlog(self) -> int:
@@ -168,18 +175,24 @@ class Batcher:
             self._waiting = deque(job for job in self._waiting if job.live)
 
     def _admit(self) -> None:
-        """Begin with those who wait longest, as far as there is room; equal ones join the first of their kind."""
+        """Begin with those who wait longest, as far as there is room."""
         room = self.max_rows - sum(len(cohort.call.x) for cohort in self._cohorts)
         while self._waiting and (self._waiting[0].task.rows <= room or not self._cohorts):
-            with self._changed:
-                jobs = [self._waiting.popleft()]
-                room -= jobs[0].task.rows
-                for job in list(self._waiting) if (key := jobs[0].task.key) is not None else ():
-                    if job.task.key == key and job.task.rows <= room:
-                        self._waiting.remove(job)
-                        jobs.append(job)
-                        room -= job.task.rows
+            jobs = self._take(room)
+            room -= sum(job.task.rows for job in jobs)
             self._begin(jobs)
+
+    def _take(self, room: int) -> list[Job]:
+        """The job that waits longest, and of its equals as many as there is room for."""
+        with self._changed:
+            jobs = [self._waiting.popleft()]
+            room -= jobs[0].task.rows
+            for job in list(self._waiting) if (key := jobs[0].task.key) is not None else ():
+                if job.task.key == key and job.task.rows <= room:
+                    self._waiting.remove(job)
+                    jobs.append(job)
+                    room -= job.task.rows
+        return jobs
 
     def _begin(self, jobs: Sequence[Job]) -> None:
         cohort = Cohort(jobs)
@@ -189,14 +202,14 @@ class Batcher:
 
     def _round(self) -> None:
         """Answer every open call once."""
-        began, rows = time.monotonic(), 0
+        began, rows, inside = time.monotonic(), 0, 0.0
         for cohorts in self._groups():
-            rows += self._answer(cohorts)
+            more, seconds = self._answer(cohorts)
+            rows, inside = rows + more, inside + seconds
         self._cohorts = [cohort for cohort in self._cohorts if cohort.call]
         seconds = time.monotonic() - began
-        rate = rows / max(seconds, 1e-6)
-        self.rate += (rate - self.rate) * (0.1 if self.rate else 1)
-        self.observe(rows, seconds)
+        self._lately.append((rows, seconds))
+        self.observe(rows, seconds, inside)
 
     def _groups(self) -> Iterable[list[Cohort]]:
         """The cohorts whose calls are answered by one network call: those of one experiment."""
@@ -204,20 +217,23 @@ class Batcher:
         return [list(group) for _, group in groupby(sorted(self._cohorts, key=of), key=of)]
 
     @torch.no_grad()
-    def _answer(self, cohorts: list[Cohort]) -> int:
-        """One network call for all of them, and on they go; the number of rows. If it fails, each is tried alone."""
+    def _answer(self, cohorts: list[Cohort]) -> tuple[int, float]:
+        """One network call for all of them, and on they go; its rows and seconds. If it fails, each is tried alone."""
+        began = time.monotonic()
         try:
             outputs, rows = predict(cohorts, self.max_rows)
         except Exception as error:
             if len(cohorts) > 1:
-                return sum(self._answer([cohort]) for cohort in cohorts)
+                rows, seconds = zip(*(self._answer([cohort]) for cohort in cohorts))
+                return sum(rows), sum(seconds)
             log.exception("a network call failed")
             outputs, rows = [error], 0
+        seconds = time.monotonic() - began
         for cohort, output in zip(cohorts, outputs):
             for job in cohort.jobs:
                 job.left = max(0, job.left - len(cohort.call.x) * job.task.count // sum(cohort.sizes))
             cohort.resume(output)
-        return rows
+        return rows, seconds
 
 
 def predict(cohorts: Sequence[Cohort], most: int) -> tuple[list[Tensor], int]:

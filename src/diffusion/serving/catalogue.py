@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.api.model import Model
-from diffusion.errors import UserError
+from diffusion.errors import UserError, unknown
 from diffusion.experiment.samplers import AS_SAVED, SAMPLERS, build_sampler, sampler_name
 from diffusion.experiment.weights import find_weights, load_weights, weight_names
 from diffusion.files import shipped_weights
@@ -47,8 +47,12 @@ class Served:
         shares = self.looks_through(images).softmax(1)
         return [[round(share, 4) for share in row] for row in shares.tolist()]
 
+    @property
+    def family(self) -> str:
+        return self.name.partition("@")[0]
+
     def entry(self) -> dict[str, Any]:
-        """Its line in GET /v1/models."""
+        """What is told about it in GET /v1/models."""
         config, experiment = self.model.config, self.model.experiment
         sampler, steps = sampler_name(experiment, AS_SAVED), build_sampler(experiment).steps
         return {
@@ -65,7 +69,7 @@ class Served:
             "defaults": {"sampler": sampler, "steps": steps, "guidance_scale": 1.0},
             "timesteps": experiment.process.timesteps,
             "classifier": self.looks_through is not None,
-            "family": self.name.partition("@")[0],
+            "family": self.family,
             "epoch": experiment.about.get("epoch"),
         }
 
@@ -80,19 +84,18 @@ class Catalogue:
     def __iter__(self) -> Iterator[Served]:
         return iter(self.by_name.values())
 
+    def entry(self, served: Served) -> dict[str, Any]:
+        """Its line in GET /v1/models."""
+        epochs = [each.model.experiment.about.get("epoch") for each in self if each.family == served.family]
+        return served.entry() | {"epochs": sorted(int(epoch) for epoch in epochs if epoch is not None)}
+
     def find(self, name: str | None) -> Served:
         """The model of that name, by default the first; Problem 404 with the nearest name if there is none."""
         if name is None:
             return next(iter(self))
         if found := self.by_name.get(self.aliases.get(name, name)):
             return found
-        raise Problem(404, unknown_model(name, self.by_name), param="model", code="model_not_found")
-
-
-def unknown_model(name: str, known: Iterable[str]) -> str:
-    from diffusion.errors import unknown
-
-    return str(unknown("model", name, known))
+        raise Problem(404, str(unknown("model", name, self.by_name)), param="model", code="model_not_found")
 
 
 def load_catalogue(names: Iterable[str], device: torch.device) -> Catalogue:

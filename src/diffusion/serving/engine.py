@@ -9,11 +9,10 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from diffusion.errors import Failure
 from diffusion.serving.batcher import Batcher, DeadlineExceeded, Job
 from diffusion.serving.catalogue import Catalogue, load_catalogue
 from diffusion.serving.metrics import Metrics
-from diffusion.serving.problems import Problem
+from diffusion.serving.problems import ClientGone, Problem
 from diffusion.serving.settings import Settings
 from diffusion.serving.tasks import Task
 
@@ -44,6 +43,7 @@ class Engine:
         except BaseException:
             self.phase = Phase.FAILED
             raise
+        await asyncio.to_thread(warm_up, self.catalogue)
         self.batcher.start()
         self.phase = Phase.READY
 
@@ -93,7 +93,7 @@ class Engine:
         try:
             await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
-                raise ClientGone
+                raise ClientGone("the client went away")
             return waiting.result()
         except DeadlineExceeded:
             raise deadline_problem(self.settings.deadline) from None
@@ -114,8 +114,13 @@ class Engine:
             self.batcher.stop(timeout=10)
 
 
-class ClientGone(Failure):
-    """Nobody is there to be answered."""
+@torch.no_grad()
+def warm_up(catalogue: Catalogue) -> None:
+    """A call of every network: the first pays for what the next ones find done."""
+    for served in catalogue:
+        experiment = served.model.experiment
+        x, t = torch.zeros(1, *served.shape, device=experiment.device), torch.ones(1, device=experiment.device)
+        experiment.denoiser.predict(x, t, None)
 
 
 def deadline_problem(seconds: float) -> Problem:

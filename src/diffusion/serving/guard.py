@@ -40,6 +40,8 @@ class Guard:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"], headers["x-content-type-options"] = request_id, "nosniff"
+                if scope["path"] == "/" or scope["path"].startswith("/static/"):
+                    headers["cache-control"] = "no-cache"  # kept, but asked about: a new version is seen at once
             await send(message)
 
         try:
@@ -47,6 +49,8 @@ class Guard:
             await self.app(scope, await self.whole_body(scope, receive), sending)
         except Problem as problem:
             await problem.response()(scope, receive, sending)
+        except Exception:
+            log.exception("%s failed", request_id)  # it was answered already
         finally:
             seconds, route = time.perf_counter() - began, getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(scope["method"], route, status).inc()

@@ -16,6 +16,7 @@ class Metrics:
         own = {"registry": self.registry}
         self.rows = Histogram("diffusion_rows_per_call", "rows of a network call", buckets=ROWS, **own)
         self.seconds = Histogram("diffusion_step_seconds", "seconds of a round of steps", buckets=SECONDS, **own)
+        self.inside = Counter("diffusion_network_seconds", "of those in the network", **own)
         self.calls = Counter("diffusion_image_calls", "rows computed", **own)
         self.cancelled = Counter("diffusion_cancelled", "accepted requests whose client went away", **own)
         self.refused = Counter("diffusion_refused", "requests refused because the queue was full", **own)
@@ -27,9 +28,10 @@ class Metrics:
         """A number that is read when it is asked for."""
         Gauge(f"diffusion_{name}", text, registry=self.registry).set_function(read)
 
-    def observe_round(self, rows: int, seconds: float) -> None:
+    def observe_round(self, rows: int, seconds: float, inside: float) -> None:
         self.rows.observe(rows)
         self.seconds.observe(seconds)
+        self.inside.inc(inside)
         self.calls.inc(rows)
 
     def text(self) -> bytes:

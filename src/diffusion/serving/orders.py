@@ -29,6 +29,7 @@ class Order:
     index: list[int]
     labels: list[int | None]
     sampler: str
+    steps: int
 
     def names(self) -> list[str | None]:
         return [None if label is None else self.served.labels[label] for label in self.labels]
@@ -85,7 +86,7 @@ def generation(request: GenerationRequest, catalogue: Catalogue, settings: Setti
     check_probabilities(request, served)
     experiment, first = served.model.experiment, request.index or 0
     with at("steps"):
-        build_sampler(experiment, options)
+        steps = build_sampler(experiment, options).steps
     if not experiment.process.has_prior:
         raise Problem(422, f"{served.name} can only restore images, not draw new ones", param="model")
     index = torch.arange(first, first + count, device=experiment.device)
@@ -97,7 +98,7 @@ def generation(request: GenerationRequest, catalogue: Catalogue, settings: Setti
     task = Generation(experiment=experiment, options=options, count=count, seeds=seeds, index=index, labels=labels)
     told = [None] * count if labels is None or asked == [] else labels.tolist()
     sampler = sampler_name(experiment, options)
-    return Order(served, task, seed, index.tolist(), told, sampler)
+    return Order(served, task, seed, index.tolist(), told, sampler, steps)
 
 
 def labels_of(request: GenerationRequest, served: Served, index: Tensor) -> tuple[Tensor | None, list[int] | None]:
@@ -132,26 +133,30 @@ def edit(
     count = request.n or len(images)
     if len(images) not in (1, count):
         raise Problem(422, f"n is 1 or as many as images, {len(images)}, unless there is one image", param="n")
-    given = edit_settings(request, served, options, count) | {"images": torch.stack(images * (count // len(images)))}
-    given["images"] = given["images"].to(served.model.device)
+    given = edit_settings(request, served, options, count)
+    stacked = torch.stack(images * (count // len(images))).to(served.model.device)
     if mask is None:
-        task: Task = Variation(strength=0.5 if request.strength is None else request.strength, **given)
+        strength = 0.5 if request.strength is None else request.strength
+        task: Task = Variation(images=stacked, strength=strength, **given)
     else:
         if request.strength is not None:
             raise Problem(422, "strength goes without a mask: what the mask covers is drawn anew", param="strength")
-        task = Inpainting(mask=mask, resample=request.resample or 10, **given)
+        task = Inpainting(images=stacked, mask=mask.to(stacked.device), resample=request.resample or 10, **given)
     return finished(served, task, given)
 
 
-def interpolation(request: EditRequest, images: list[Tensor], catalogue: Catalogue, settings: Settings) -> Order:
-    """A strip of n images from the first to the second."""
+def interpolation(
+    request: EditRequest, first: Tensor | int, second: Tensor | int, catalogue: Catalogue, settings: Settings
+) -> Order:
+    """A strip of n images from the first end to the second."""
     served = catalogue.find(request.model)
-    if len(images) != 2:
-        raise Problem(422, f"an interpolation is between two images, not {len(images)}", param="image")
+    if request.sampler not in (None, "ddim"):
+        raise Problem(422, f"an interpolation goes by ddim alone, not by {request.sampler!r}", param="sampler")
+    if request.n == 1:
+        raise Problem(422, "n is at least 2, with both ends", param="n")
     options = options_of(request, served, settings, "ddim")
-    given = edit_settings(request, served, options, 8 if request.n is None else request.n)
-    task = Interpolation(images=torch.stack(images).to(served.model.device), **given)
-    return finished(served, task, given)
+    given = edit_settings(request, served, options, request.n or 8)
+    return finished(served, Interpolation(ends=(first, second), **given), given)
 
 
 def classification(served: Served, images: list[Tensor]) -> Classification:
@@ -184,8 +189,7 @@ def edit_settings(request: EditRequest, served: Served, options: SamplingOptions
 
 def finished(served: Served, task: Task, given: dict) -> Order:
     """The order, once what only the whole task can say is checked, too."""
-    with at("steps"):
-        task.check()
-    count = given["count"]
-    sampler = sampler_name(served.model.experiment, task.options)
-    return Order(served, task, given["seed"], list(range(count)), [given["label"]] * count, sampler)
+    count, field = given["count"], "sampler" if task.options.steps is None else "steps"
+    with at(field):
+        steps, sampler = task.sampler.steps, sampler_name(served.model.experiment, task.options)
+    return Order(served, task, given["seed"], list(range(count)), [given["label"]] * count, sampler, steps)

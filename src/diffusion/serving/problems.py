@@ -16,6 +16,10 @@ from diffusion.serving.schemas import GenerationRequest
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
+class ClientGone(Failure):
+    """Nobody is there to be answered."""
+
+
 class Problem(Exception):
     """Answers a request with a status and one sentence; `param` is the field at fault."""
 
@@ -73,6 +77,8 @@ def of_error(error: Exception, param: str | None = None) -> Problem:
     """What the library raised: a mistake in what was asked is 422, all the rest is ours."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, ClientGone):
+        return Problem(400, str(error))
     if isinstance(error, UserError):
         return Problem(422, str(error), param=param)
     if isinstance(error, Failure):

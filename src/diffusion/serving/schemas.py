@@ -74,6 +74,8 @@ class EditRequest(SamplingFields):
     """The fields of POST /v1/images/edits and /v1/images/interpolations beside the pictures."""
 
     label: Label | None = Field(None, description="a number or a name; by default what the prompt says, or none")
+    first: int | None = Field(None, ge=0, le=MOST_SEED, description="an interpolation's end: a seed, or a picture")
+    second: int | None = Field(None, ge=0, le=MOST_SEED, description="its other end")
     strength: float | None = Field(
         None, gt=0, le=1, description="without a mask: the time t from which the image is brought back, 0.5 by default"
     )
@@ -119,6 +121,7 @@ class ModelEntry(BaseModel):
     classifier: bool = Field(description="whether probabilities can be had")
     family: str
     epoch: int | float | None
+    epochs: list[int] = Field(description="those of its family that are served, as family@epoch")
 
 
 class ModelList(BaseModel):

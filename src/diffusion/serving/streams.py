@@ -66,6 +66,7 @@ class Stream:
     async def events(self) -> AsyncIterator[bytes]:
         """The body. Whoever stops reading it gives the order up."""
         done = asyncio.ensure_future(asyncio.wrap_future(self.job.images))
+        state: asyncio.Future | None = None
         try:
             while not (done.done() and self.states.empty()):
                 state = asyncio.ensure_future(self.states.get())
@@ -85,12 +86,15 @@ class Stream:
             yield f"event: error\ndata: {json.dumps(problem.body())}\n\n".encode()
         finally:
             done.cancel()
+            if state:
+                state.cancel()
 
     def partials(self, step: int, state: State, probabilities: list[list[float]] | None) -> list[bytes]:
         """The events of a state: one of all images as a sprite, or one for each."""
         process, fields = self.order.served.model.experiment.process, dict(PLAIN)
         later = [t for t in self.times if t < state.t]
         fields |= {"step": step, "steps": len(self.times) - 1, "t": state.t, "s": max(later, default=0.0)}
+        fields |= {"nfe": state.nfe, "alpha": None, "sigma": None}
         if isinstance(process, Gaussian):
             alpha, sigma = process.schedule(state.at)
             fields |= {"alpha": alpha.item(), "sigma": sigma.item()}

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion.api.editor import Editor, variation_sampler
+from diffusion.api.checks import check_gaussian
+from diffusion.api.editor import Editor, inpainting_sampler, variation_sampler
 from diffusion.api.generation import guided_denoiser, trajectory
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import Sampler, SamplingOptions, build_sampler
@@ -24,6 +25,7 @@ class State(NamedTuple):
     x_t: Tensor  # (B, C, H, W) in [0, 1]
     x_0: Tensor  # what the guided denoiser believes is behind it, in [0, 1]
     t: float
+    nfe: int  # network calls so far, of an image
 
     @property
     def at(self) -> Tensor:
@@ -59,6 +61,7 @@ class Task:
 
     @property
     def sampler(self) -> Sampler:
+        """UserError for what cannot be done."""
         return build_sampler(self.experiment, self.options)
 
     @property
@@ -74,10 +77,6 @@ class Task:
     def times(self) -> list[float]:
         """The times that `watch` is told of, and the 0 at their end."""
         return list(dict.fromkeys(self.sampler.times.tolist()))
-
-    def check(self) -> None:
-        """UserError for what cannot be done."""
-        assert self.cost > 0  # which asks for the sampler, and that checks
 
     @property
     def key(self) -> Hashable:
@@ -98,6 +97,7 @@ class Watched:
     def __init__(self, ask: Ask, mates: Sequence[Task]):
         self.ask, self.mates, self.watching = ask, mates, any(task.watch for task in mates)
         self.state: State | None = None
+        self.nfe = 0
 
     def __call__(self, experiment: Experiment, options: SamplingOptions) -> Denoise:
         denoiser = guided_denoiser(remote(experiment, self.ask), options)
@@ -105,9 +105,10 @@ class Watched:
 
         def watched(x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
             x_0 = denoiser(x_t, t, cond)
+            self.nfe += 1
             if self.state and self.state.t != float(t):
                 self.show()
-            self.state = State(decode(x_t), decode(x_0), float(t))
+            self.state = State(decode(x_t), decode(x_0), float(t), self.nfe)
             return x_0
 
         return watched if self.watching else denoiser
@@ -116,10 +117,10 @@ class Watched:
         """The last state, to each task its own part of it."""
         if self.state is None:
             return
-        sizes, (x_t, x_0, t) = [task.count for task in self.mates], self.state
-        for task, *part in zip(self.mates, x_t.split(sizes), x_0.split(sizes)):
+        sizes = [task.count for task in self.mates]
+        for task, x_t, x_0 in zip(self.mates, self.state.x_t.split(sizes), self.state.x_0.split(sizes)):
             if task.watch:
-                task.watch(State(*part, t))
+                task.watch(self.state._replace(x_t=x_t, x_0=x_0))
 
 
 @dataclass(kw_only=True)
@@ -148,7 +149,6 @@ class Generation(Task):
 class Edit(Task):
     """What is done to images that somebody hands in; one label for all, or none."""
 
-    images: Tensor  # (count, C, H, W) in [0, 1]
     label: int | None
     seed: int
 
@@ -172,6 +172,7 @@ class Edit(Task):
 class Variation(Edit):
     """Degraded to t = strength and brought back."""
 
+    images: Tensor  # (count, C, H, W) in [0, 1]
     strength: float
 
     @property
@@ -185,10 +186,15 @@ class Variation(Edit):
 
 @dataclass(kw_only=True)
 class Inpainting(Edit):
-    """Filled in where the mask (H, W) is 1."""
+    """Filled in where the mask is 1."""
 
-    mask: Tensor
+    images: Tensor  # (count, C, H, W) in [0, 1]
+    mask: Tensor  # (H, W)
     resample: int
+
+    @property
+    def sampler(self) -> Sampler:
+        return inpainting_sampler(self.experiment, self.options)
 
     @property
     def calls(self) -> int:
@@ -201,14 +207,21 @@ class Inpainting(Edit):
 
 @dataclass(kw_only=True)
 class Interpolation(Edit):
-    """`count` images from the first of `images` (2, C, H, W) to the second, by DDIM."""
+    """`count` images from the first of two ends to the second, by DDIM; an end is an image or a seed of noise."""
+
+    ends: tuple[Tensor | int, Tensor | int]
+
+    @property
+    def sampler(self) -> Sampler:
+        check_gaussian(self.experiment, "an interpolation")
+        return build_sampler(self.experiment, self.options)
 
     @property
     def cost(self) -> int:  # for each end and step an estimate and two corrections
         return (self.count + 2 * 3) * self.sampler.steps * (2 if self.guided else 1)
 
     def edit(self, editor: Editor) -> Tensor:
-        return editor.interpolate(*self.images, self.count, self.label, **self.settings)
+        return editor.interpolate(*self.ends, self.count, self.label, **self.settings)
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,306 @@
+"""What goes wrong around a server: full queues, clients that leave, bodies that never end, strangers, the end."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import openai
+import pytest
+from server import running
+
+from diffusion.commands import serve
+from diffusion.errors import UserError
+from diffusion.serving import engine
+
+SRC = Path(__file__).parents[1] / "src"
+MODEL = "default@20"  # a small network: a step of one image takes about a millisecond
+GENERATIONS = "/v1/images/generations"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running(weights=(MODEL,), max_queue=300, deadline=30, max_body=100_000, body_seconds=0.5) as client:
+        yield client
+
+
+def idle(server) -> bool:
+    return not server.engine.open and server.engine.batcher.backlog == 0
+
+
+@contextmanager
+def held(server, requests: int = 0, **body) -> Iterator[threading.Event]:
+    """The worker waits in a network call until the event is set; meanwhile so many requests wait for it."""
+    gate, denoiser = threading.Event(), server.engine.catalogue.find(MODEL).model.experiment.denoiser
+    predict = denoiser.predict
+    vars(denoiser)["predict"] = lambda *given: gate.wait(30) and predict(*given)
+    with concurrent.futures.ThreadPoolExecutor(requests + 1) as pool:
+        answers = [pool.submit(server.post, GENERATIONS, json=body) for _ in range(requests)]
+        try:
+            server.wait(lambda: len(server.engine.open) == requests)
+            yield gate
+        finally:
+            gate.set()
+            del vars(denoiser)["predict"]
+        assert all(answer.result().status_code == 200 for answer in answers)
+    server.wait(lambda: idle(server))
+
+
+# --- The queue ---
+
+
+def test_beyond_the_queue_is_429_with_the_time_to_wait(server):
+    with held(server, 2, steps=100):
+        full = server.post(GENERATIONS, json={"steps": 60, "n": 2})
+        assert full.status_code == 429 and full.json()["error"]["code"] == "queue_full"
+        assert 1 <= int(full.headers["retry-after"]) <= 60
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+        with pytest.raises(openai.RateLimitError, match="the queue is full"):
+            client.images.generate(prompt="", n=2, extra_body={"steps": 60})
+    assert server.post(GENERATIONS, json={"steps": 60, "n": 2}).status_code == 200
+
+
+def test_openais_client_waits_as_it_is_told_and_comes_again(server, monkeypatch):
+    with held(server, 3, steps=100) as gate:
+        waits = []
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            gate.set()
+            server.wait(lambda: idle(server))
+
+        monkeypatch.setattr(openai._base_client, "time", SimpleNamespace(**vars(time) | {"sleep": sleep}))
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=1)
+        assert client.images.generate(prompt="", extra_body={"steps": 5}).data and len(waits) == 1
+
+
+def test_what_would_never_fit_is_refused_at_once(server):
+    answer = server.post(GENERATIONS, json={"steps": 100, "n": 4})
+    assert answer.status_code == 422 and "ask for fewer images or steps" in answer.json()["detail"]
+
+
+def test_a_request_past_its_deadline_is_504_and_no_client_tries_it_again():
+    with running(weights=(MODEL,), deadline=0.2) as server:
+        late = server.post(GENERATIONS, json={"steps": 1000, "n": 8})
+        assert late.status_code == 504 and late.headers["x-should-retry"] == "false"
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=2)
+        began = time.monotonic()
+        with pytest.raises(openai.InternalServerError):
+            client.images.generate(prompt="", n=8, extra_body={"steps": 1000})
+        assert time.monotonic() - began < 2
+        with pytest.raises(openai.APIError, match="not finished within"):
+            list(client.images.generate(prompt="", n=8, stream=True, partial_images=1, extra_body={"steps": 1000}))
+        server.wait(lambda: idle(server))
+
+
+# --- Clients that leave ---
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_frees_its_rows(server, stream):
+    body = {"steps": 100, "n": 2, "stream": stream}
+    with held(server) as gate:
+        with httpx.Client(base_url=server.url) as client, pytest.raises(httpx.ReadTimeout):
+            client.post(GENERATIONS, json=body, timeout=0.3)
+        server.wait(lambda: not server.engine.open)  # though the worker is still in the call
+        rows = server.engine.metrics.calls
+        before = rows._value.get()
+        gate.set()
+        server.wait(lambda: not server.engine.batcher._cohorts)
+        assert rows._value.get() - before <= 2, "one call of two rows was under way, no more"
+    assert "diffusion_cancelled_total" in server.get("/metrics").text
+
+
+def test_many_clients_some_of_whom_leave(server, seconds=2.0):
+    crowd(server, clients=16, seconds=seconds)
+
+
+@pytest.mark.slow
+def test_sixty_four_clients_for_a_minute():
+    with running(weights=(MODEL, "unet"), max_queue=50_000) as server:
+        before = memory()
+        crowd(server, clients=64, seconds=60)
+        assert memory() - before < 300e6
+
+
+def memory() -> int:
+    """Resident bytes of this process, in which the server runs."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def crowd(server, clients: int, seconds: float) -> None:
+    """Clients that ask and ask; a tenth of their requests are given up. Every other one has to be answered."""
+    until, waits = time.monotonic() + seconds, []
+
+    def client(number: int) -> tuple[int, int]:
+        answered = left = 0
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            while time.monotonic() < until:
+                turn = answered + left
+                body = {"steps": 3 + (number + turn) % 5, "n": 1 + number % 3, "stream": turn % 2 == 0}
+                if (number + turn) % 10 == 0:
+                    with pytest.raises(httpx.ReadTimeout):
+                        http.post(GENERATIONS, json=body | {"steps": 60, "n": 4}, timeout=0.02)
+                    left += 1
+                    continue
+                reply = http.post(GENERATIONS, json=body)
+                assert reply.status_code == 200, reply.text
+                whole = reply.text.count("completed") // 2 if body["stream"] else len(reply.json()["data"])
+                assert whole == body["n"]
+                answered += 1
+        return answered, left
+
+    def watcher() -> None:
+        with httpx.Client(base_url=server.url, timeout=10) as http:
+            while time.monotonic() < until:
+                began = time.perf_counter()
+                assert http.get("/health").status_code == 200
+                waits.append(time.perf_counter() - began)
+                time.sleep(0.05)
+
+    with concurrent.futures.ThreadPoolExecutor(clients + 1) as pool:
+        watching = pool.submit(watcher)
+        results = list(pool.map(client, range(clients)))
+        watching.result()
+    server.wait(lambda: idle(server), seconds=5)
+    answered, left = (sum(column) for column in zip(*results))
+    waits.sort()
+    print(f"{answered} answered, {left} left, /health p99 {1000 * waits[int(0.99 * len(waits))]:.0f} ms")
+    assert answered >= clients and left >= clients // 10
+
+
+# --- Bodies ---
+
+
+def raw(server, *parts: bytes, pause: float = 0.0) -> bytes:
+    """What a server answers to bytes that somebody sends by hand."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        for part in parts:
+            line.sendall(part)
+            time.sleep(pause)
+        return line.recv(65536)
+
+
+HEAD = b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def test_bodies_that_are_too_large_or_too_slow_are_refused_before_they_are_read(server):
+    large = raw(server, HEAD + b"Content-Length: 100001\r\n\r\n")
+    assert large.startswith(b"HTTP/1.1 413") and b"at most 100,000 bytes" in large
+    chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+    chunked = raw(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 7)
+    assert chunked.startswith(b"HTTP/1.1 413")
+    slow = raw(server, HEAD + b"Content-Length: 20\r\n\r\n", b'{"n"', pause=0.3)
+    assert slow.startswith(b"HTTP/1.1 408") and b"within 0.5 s" in slow
+    assert idle(server)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b'{"n": 1e999}', b"[" * 90_000])
+def test_bodies_that_are_no_request_are_refused(server, body):
+    answer = server.post(GENERATIONS, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422) and answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"--x\r\n", b"x" * 1000, b"--x\r\nContent-Disposition: form-data; name=image\r\n\r\nX"]
+)
+def test_forms_that_are_none_are_422(server, body):
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = server.post("/v1/images/edits", content=body, headers=headers)
+    assert answer.status_code == 422 and answer.json()["error"]["message"]
+
+
+def test_pictures_that_are_none_are_422_and_no_path_is_opened(server):
+    for image in (b"no picture", b"/etc/hostname", b"\x89PNG\r\n\x1a\n" + bytes(50)):
+        answer = server.post("/v1/images/edits", files={"image": image})
+        assert answer.status_code == 422 and answer.json()["error"]["param"] == "image"
+    for model in ("/etc/passwd", "../weights/unet.pth", "http://localhost/x.pth", str(SRC.parent / "weights/unet.pth")):
+        assert server.post(GENERATIONS, json={"model": model}).status_code == 404
+
+
+# --- Strangers ---
+
+
+def test_a_token_keeps_others_out():
+    with running(weights=(MODEL,), token="a-long-secret") as server:
+        for header in ("", "Bearer", "Bearer wrong-secret", "Basic a-long-secret", "Bearer é"):
+            wrong = httpx.get(f"{server.url}/v1/models", headers={"Authorization": header.encode()})
+            assert wrong.status_code == 401 and wrong.headers["www-authenticate"] == "Bearer"
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong").models.list()
+        right = openai.OpenAI(base_url=f"{server.url}/v1", api_key="a-long-secret")
+        assert [model.id for model in right.models.list()] == [MODEL]
+        for path in ("/health", "/ready", "/docs", "/openapi.json"):
+            assert httpx.get(server.url + path).status_code == 200
+        assert httpx.get(f"{server.url}/metrics").status_code == 401
+
+
+def test_pages_of_other_servers_call_only_where_it_was_allowed():
+    with running(weights=(MODEL,), allow_origins=("https://example.org",)) as server:
+        friend = server.get("/v1/models", headers={"Origin": "https://example.org"})
+        assert friend.headers["access-control-allow-origin"] == "https://example.org"
+        assert server.get("/v1/models", headers={"Origin": "https://example.com"}).status_code == 403
+
+
+@pytest.mark.parametrize("words", [["--host", "0.0.0.0"], ["--token", "short"], ["--host", "::", "--port", "0"]])
+def test_no_door_is_opened_by_mistake(words):
+    with pytest.raises(UserError, match="token"):
+        serve.main(words)
+
+
+# --- The beginning and the end ---
+
+
+def test_it_says_503_while_it_loads(monkeypatch):
+    go, load = threading.Event(), engine.load_catalogue
+    monkeypatch.setattr(engine, "load_catalogue", lambda *given: go.wait(20) and load(*given))
+    threading.Timer(0.5, go.set).start()
+    seen = []
+    get = httpx.Client.get
+    monkeypatch.setattr(httpx.Client, "get", lambda *given, **more: seen.append(get(*given, **more)) or seen[-1])
+    with running(weights=(MODEL,)) as server:
+        early = [answer for answer in seen if answer.status_code == 503]
+        assert early and early[0].headers["retry-after"] and early[0].json()["error"]["code"] == "loading"
+        assert server.get("/ready").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def process():
+    """A server as people start it."""
+    words = [sys.executable, str(SRC), "serve", "--port", "0", "--weights", MODEL, "--drain-seconds", "20"]
+    env = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    yield child
+    child.kill()
+    child.wait()
+
+
+def test_told_to_stop_it_finishes_what_it_accepted_and_exits_with_0(process):
+    url = process.stdout.readline().split()[1].rstrip("/")
+    with httpx.Client(base_url=url, timeout=30) as client:
+        while client.get("/ready").status_code != 200:
+            time.sleep(0.05)
+        body = {"steps": 1000, "n": 1, "stream": True, "partial_images": 10}
+        with client.stream("POST", GENERATIONS, json=body) as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("event: image_generation.partial_image")
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            refused = httpx.post(url + GENERATIONS, json={"steps": 1})
+            assert refused.status_code == 503 and refused.json()["error"]["code"] == "draining"
+            assert httpx.get(url + "/ready").status_code == 503 and httpx.get(url + "/health").status_code == 200
+            events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        assert events[-1]["type"] == "image_generation.completed"
+    assert process.wait(10) == 0
+    assert "Traceback" not in process.stderr.read()
