@@ -1,8 +1,12 @@
 """`python src serve` in the process of the tests: a real uvicorn on a free port of loopback, in a thread."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from queue import Queue
 from threading import Thread
 
@@ -13,6 +17,8 @@ from diffusion.serving.application import create
 from diffusion.serving.engine import Engine
 from diffusion.serving.server import Server
 from diffusion.serving.settings import Settings
+
+SRC = Path(__file__).parents[1] / "src"
 
 
 class Running(httpx.Client):
@@ -43,3 +49,19 @@ def running(**settings) -> Iterator[Running]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+@contextmanager
+def started(*words: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """`python src serve` as people start it, once it is ready; and its URL."""
+    command = [sys.executable, str(SRC), "serve", "--port", "0", *words]
+    env = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        url = child.stdout.readline().split()[1].rstrip("/")
+        while httpx.get(f"{url}/ready").status_code != 200:
+            time.sleep(0.05)
+        yield child, url
+    finally:
+        child.kill()
+        child.communicate()

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -74,7 +74,7 @@ def create(settings: Settings, device: torch.device) -> Guard:
     for each in (router, images.router, eir.router):
         app.include_router(each)
     app.mount("/static/swagger", StaticFiles(directory=HERE / "swagger"))
-    app.mount("/static", StaticFiles(directory=HERE / "page", check_dir=False))
+    app.mount("/static", StaticFiles(directory=HERE / "page"))
     return Guard(app, settings, engine.metrics)
 
 
@@ -112,6 +112,5 @@ async def docs() -> HTMLResponse:
 
 
 @router.get("/", include_in_schema=False)
-async def page() -> Response:
-    index = HERE / "page" / "index.html"
-    return FileResponse(index) if index.is_file() else RedirectResponse("/docs")
+async def page() -> FileResponse:
+    return FileResponse(HERE / "page" / "index.html")

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion.api.generation import guidance_scale
 from diffusion.api.model import Model
 from diffusion.errors import UserError, unknown
 from diffusion.experiment.samplers import AS_SAVED, SAMPLERS, build_sampler, sampler_name
-from diffusion.experiment.weights import find_weights, load_weights, weight_names
+from diffusion.experiment.weights import find_weights, load_weights, weight_folders, weight_names
 from diffusion.files import shipped_weights
 from diffusion.networks import classifier
 from diffusion.serving.labels import label_names
@@ -66,7 +67,8 @@ class Served:
             "shape": list(config.shape),
             "labels": self.labels,
             "samplers": list(SAMPLERS[config.process]),
-            "defaults": {"sampler": sampler, "steps": steps, "guidance_scale": 1.0},
+            "defaults": {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale(experiment, AS_SAVED)},
+            "prompts": bool(config.words),
             "timesteps": experiment.process.timesteps,
             "classifier": self.looks_through is not None,
             "family": self.family,
@@ -99,22 +101,16 @@ class Catalogue:
 
 
 def load_catalogue(names: Iterable[str], device: torch.device) -> Catalogue:
-    """The models of these weight files or names of such; of none, all that are shipped. Seconds."""
-    shelf, folders = weight_names([shipped_weights()]), [shipped_weights(), Path("weights"), *Path("runs").glob("*")]
-    chosen = {name: find_weights(name, folders) for name in names}
-    if chosen:
-        called = {path: Path(name).stem if name.endswith(".pth") else name for name, path in chosen.items()}
-        aliases: dict[str, str] = {}
-    else:
-        every = {
-            path: [name for name, paths in shelf.items() if path in paths] for paths in shelf.values() for path in paths
-        }
-        called = {path: min(every[path], key=len) for path in every}
-        aliases = {name: called[path] for path, names in every.items() for name in names}
-    order = lambda each: (FIRST.index(each[1]) if each[1] in FIRST else len(FIRST), _by_epoch(each[1]))
-    files = called.items() if chosen else sorted(called.items(), key=order)
-    seen: dict[str, classifier.Classifier | None] = {}
-    return Catalogue([_load(path, name, device, seen) for path, name in files], aliases)
+    """The models of these weight files or names of such; of none, all that are shipped and draw. Seconds."""
+    if chosen := list(names):
+        folders = weight_folders()
+        files = {(Path(name).stem if name.endswith(".pth") else name): find_weights(name, folders) for name in chosen}
+        return Catalogue(_load(files, device, skip=False), {})
+    known = {name: path for name, (path, *_) in weight_names([shipped_weights()]).items()}
+    called = {path: min((name for name in known if known[name] == path), key=len) for path in known.values()}
+    place = lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), _by_epoch(name))
+    files = {name: path for path, name in sorted(called.items(), key=lambda each: place(each[1]))}
+    return Catalogue(_load(files, device, skip=True), {name: called[path] for name, path in known.items()})
 
 
 def _by_epoch(name: str) -> tuple[str, int]:
@@ -122,12 +118,19 @@ def _by_epoch(name: str) -> tuple[str, int]:
     return family, int(epoch) if re.fullmatch(r"\d+", epoch) else 0
 
 
-def _load(path: Path, name: str, device: torch.device, seen: dict[str, classifier.Classifier | None]) -> Served:
-    model = Model(load_weights(path)).to(device)
-    dataset = model.config.dataset
-    if dataset not in seen:
-        file = shipped_weights() / f"classifier_{dataset}.pth"
-        seen[dataset] = classifier.load(file)[0].to(device) if file.is_file() else None
-    looks_through = seen[dataset]
-    fits = looks_through is not None and looks_through.shape == model.config.shape
-    return Served(name, model, int(path.stat().st_mtime), looks_through if fits else None)
+def _load(files: dict[str, Path], device: torch.device, skip: bool) -> Iterator[Served]:
+    """The models of files by their names. An autoencoder draws nothing: it is skipped, or UserError."""
+    seen: dict[str, classifier.Classifier | None] = {}
+    for name, path in files.items():
+        model = Model(load_weights(path)).to(device)
+        config = model.config
+        if config.is_codec:
+            if skip:
+                continue
+            raise UserError(f"{name!r} is an autoencoder, which draws nothing: serve a model of its latents")
+        if config.dataset not in seen:
+            file = shipped_weights() / f"classifier_{config.dataset}.pth"
+            seen[config.dataset] = classifier.load(file)[0].to(device) if file.is_file() else None
+        looks_through = seen[config.dataset]
+        fits = looks_through is not None and looks_through.shape == config.shape
+        yield Served(name, model, int(path.stat().st_mtime), looks_through if fits else None)

@@ -4,14 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from diffusion.serving import labels as words
 from diffusion.serving import orders
-from diffusion.serving.engine import Engine
+from diffusion.serving.catalogue import Served
 from diffusion.serving.images import engine_of, gone
-from diffusion.serving.orders import at
+from diffusion.serving.labels import find_label
 from diffusion.serving.pictures import base64_floats
-from diffusion.serving.problems import Problem
+from diffusion.serving.problems import Problem, at
 from diffusion.serving.schemas import GenerationRequest
+from diffusion.serving.settings import Settings
 
 router = APIRouter(tags=["EIR"])
 
@@ -27,28 +27,26 @@ async def predict(request: Request, items: list[dict[str, Any]], model: str | No
     engine.check_ready()
     if not items:
         raise Problem(422, "the list is empty: one item for each image that is wanted")
-    names = engine.catalogue.find(model).labels
-    labels = [label_of(item, names, engine, number) for number, item in enumerate(items)]
-    body = GenerationRequest(model=model, n=len(items), label=labels if names else None)
+    served = engine.catalogue.find(model)
+    prompts = [prompt_of(item, served, engine.settings, number) for number, item in enumerate(items)]
+    body = GenerationRequest(model=model, n=len(items), prompts=prompts)
     order = orders.generation(body, engine.catalogue, engine.settings)
     images = await engine.images(engine.accept(order.task), lambda: gone(request))
     return {"result": [{engine.settings.eir_input: base64_floats(image)} for image in images]}
 
 
-def label_of(item: dict[str, Any], names: list[str], engine: Engine, number: int) -> int:
-    """The label that an item asks for; one in turn if it asks for none."""
-    table, column = engine.settings.eir_table, engine.settings.eir_column
-    row, caption = item.get(table), item.get("caption")
-    with at(f"{number}.{table}"):
-        if row is not None and not (isinstance(row, dict) and isinstance(row.get(column), str)):
-            raise Problem(422, f'{table} has to be {{"{column}": "3"}}, a text', param=f"{number}.{table}")
-        if row is not None:
-            return words.find_label(row[column], names)
-    if caption is not None and not isinstance(caption, str):
-        raise Problem(422, "caption has to be a text", param=f"{number}.caption")
-    with at(f"{number}.caption"):
-        label = words.read_prompt(caption or "", names)
-    return number % max(1, len(names)) if label is None else label
+def prompt_of(item: dict[str, Any], served: Served, settings: Settings, number: int) -> str:
+    """The label or caption that an item asks for, "" for neither."""
+    row, caption = item.get(settings.eir_table), item.get("caption")
+    if row is None:
+        if not isinstance(caption, str | None):
+            raise Problem(422, f"{number}: caption has to be a text", param="caption")
+        return caption or ""
+    if not isinstance(row, dict) or not isinstance(label := row.get(settings.eir_column), str):
+        what = f'{settings.eir_table} has to be {{"{settings.eir_column}": "3"}}, a text'
+        raise Problem(422, f"{number}: {what}", param=settings.eir_table)
+    with at(settings.eir_table):
+        return str(find_label(label, served.labels))
 
 
 @router.get("/info")

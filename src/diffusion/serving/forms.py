@@ -9,9 +9,8 @@ from starlette.datastructures import UploadFile
 from torch import Tensor
 
 from diffusion.errors import unknown
-from diffusion.serving.orders import at
 from diffusion.serving.pictures import read_image, read_mask
-from diffusion.serving.problems import Problem, of_validation
+from diffusion.serving.problems import Problem, at, of_validation
 from diffusion.serving.schemas import EditRequest
 
 PICTURES = ("image", "mask", "first", "second")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from diffusion.api.generation import guidance_scale
 from diffusion.serving import orders
 from diffusion.serving.engine import Engine
 from diffusion.serving.forms import form_of, read_form
@@ -55,7 +56,7 @@ async def answer(kind: str, order: Order, body: SamplingFields, request: Request
         for png, name, index, label, share in rows
     ]
     told = {"model": order.served.name, "sampler": order.sampler, "steps": order.steps, "nfe": order.task.calls}
-    told |= {"guidance_scale": order.task.options.guidance_scale}
+    told |= {"guidance_scale": guidance_scale(order.served.model.experiment, order.task.options)}
     return JSONResponse({"created": int(time.time()), "data": data, "output_format": "png", **told})
 
 

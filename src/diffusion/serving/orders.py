@@ -1,22 +1,21 @@
 """From what a request says to a task that can be done: all checks, each with its field."""
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion.api.checks import check_labels
-from diffusion.errors import UserError, unknown
-from diffusion.experiment.samplers import ALWAYS, AS_SAVED, SAMPLERS, SamplingOptions, build_sampler, sampler_name
-from diffusion.serving import labels as words
+from diffusion.api.generation import guided_denoiser
+from diffusion.errors import unknown
+from diffusion.experiment.samplers import ALWAYS, AS_SAVED, SAMPLERS, SamplingOptions, sampler_name
+from diffusion.serving import conditions
 from diffusion.serving.catalogue import Catalogue, Served
-from diffusion.serving.problems import Problem
+from diffusion.serving.problems import Problem, at
 from diffusion.serving.schemas import EditRequest, GenerationRequest, SamplingFields
 from diffusion.serving.settings import Settings
-from diffusion.serving.tasks import Classification, Generation, Inpainting, Interpolation, Task, Variation
+from diffusion.serving.tasks import Classification, Edit, Generation, Inpainting, Interpolation, Task, Variation
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,6 @@ class Order:
         return [None if label is None else self.served.labels[label] for label in self.labels]
 
 
-@contextmanager
-def at(field: str) -> Iterator[None]:
-    """Whatever is wrong inside is wrong with that field."""
-    try:
-        yield
-    except UserError as error:
-        raise Problem(422, str(error), param=field) from None
-
-
 def options_of(
     request: SamplingFields, served: Served, settings: Settings, usual: str | None = None
 ) -> SamplingOptions:
@@ -59,19 +49,21 @@ def options_of(
     steps = request.steps or request.num_inference_steps
     if steps and steps > settings.max_steps:
         raise Problem(422, f"steps is at most {settings.max_steps} here, not {steps}", param="steps")
-    scale = 1.0 if request.guidance_scale is None else request.guidance_scale
+    experiment, scale = served.model.experiment, request.guidance_scale
     with at("interval"):
         interval = ALWAYS if request.interval is None else (request.interval[0], request.interval[1])
         SamplingOptions(interval=interval)
-    with at("guidance_scale"):
-        if scale != 1 and not served.labels:
-            raise UserError(f"{served.name} knows no labels, so there is nothing to guide: leave guidance_scale out")
+    if scale not in (None, 1) and not experiment.config.conditional:
+        why = f"{served.name} knows no labels, so there is nothing to guide: leave guidance_scale out"
+        raise Problem(422, why, param="guidance_scale")
     with at("sampler"):
-        if request.sampler not in (None, *(known := SAMPLERS[served.model.config.process])):
+        if request.sampler not in (None, *(known := SAMPLERS[experiment.config.process])):
             raise unknown("sampler", request.sampler, known)
-        options = SamplingOptions(request.sampler or usual, None, scale, interval)
-        build_sampler(served.model.experiment, options)
-    return SamplingOptions(options.sampler, steps, scale, interval)
+    given = {"guidance_scale": scale, "interval": interval, "negative_prompt": request.negative_prompt or None}
+    options = SamplingOptions(request.sampler or usual, steps, **given)
+    with at("negative_prompt"):
+        guided_denoiser(experiment, options)
+    return options
 
 
 def check_probabilities(request: SamplingFields, served: Served) -> None:
@@ -82,45 +74,18 @@ def check_probabilities(request: SamplingFields, served: Served) -> None:
 def generation(request: GenerationRequest, catalogue: Catalogue, settings: Settings) -> Order:
     """New images."""
     served, count = catalogue.find(request.model), request.n or 1
-    options = options_of(request, served, settings)
+    options, experiment, first = options_of(request, served, settings), served.model.experiment, request.index or 0
     check_probabilities(request, served)
-    experiment, first = served.model.experiment, request.index or 0
-    with at("steps"):
-        steps = build_sampler(experiment, options).steps
     if not experiment.process.has_prior:
         raise Problem(422, f"{served.name} can only restore images, not draw new ones", param="model")
     index = torch.arange(first, first + count, device=experiment.device)
-    labels, asked = labels_of(request, served, index)
-    if asked is not None and not asked:  # "none"
-        options = SamplingOptions(options.sampler, options.steps, 0.0, options.interval)
+    cond, labels, ignored = conditions.of_generation(request, served, index)
+    if ignored:
+        options = replace(options, guidance_scale=0.0)
     seed = secrets.randbelow(2**32) if request.seed is None else request.seed
     seeds = torch.full((count,), seed, device=experiment.device)
-    task = Generation(experiment=experiment, options=options, count=count, seeds=seeds, index=index, labels=labels)
-    told = [None] * count if labels is None or asked == [] else labels.tolist()
-    sampler = sampler_name(experiment, options)
-    return Order(served, task, seed, index.tolist(), told, sampler, steps)
-
-
-def labels_of(request: GenerationRequest, served: Served, index: Tensor) -> tuple[Tensor | None, list[int] | None]:
-    """The labels (n,) of new images; beside them the list that was asked for: None if none was, [] for "none"."""
-    experiment, names, given = served.model.experiment, served.labels, request.label
-    if not names:
-        if given not in (None, words.NONE):
-            raise Problem(422, f"{served.name} knows no labels: leave the label out", param="label")
-        return None, None
-    if given is None:
-        with at("prompt"):
-            given = words.NONE if (request.prompt or "").strip().lower() == words.NONE else None
-            label = None if given else words.read_prompt(request.prompt or "", names)
-        asked = [] if given else None if label is None else [label]
-    elif given == words.NONE:
-        asked = []
-    else:
-        with at("label"):
-            asked = [words.find_label(each, names) for each in (given if isinstance(given, list) else [given])]
-    with at("label"):
-        chosen = torch.tensor(asked if len(asked) > 1 else asked[0]) if asked else None
-        return check_labels(experiment, index, chosen), asked
+    task = Generation(experiment=experiment, options=options, count=count, seeds=seeds, index=index, labels=cond)
+    return finished(served, task, seed, index.tolist(), labels)
 
 
 def edit(
@@ -137,12 +102,12 @@ def edit(
     stacked = torch.stack(images * (count // len(images))).to(served.model.device)
     if mask is None:
         strength = 0.5 if request.strength is None else request.strength
-        task: Task = Variation(images=stacked, strength=strength, **given)
+        task: Edit = Variation(images=stacked, strength=strength, **given)
     else:
         if request.strength is not None:
             raise Problem(422, "strength goes without a mask: what the mask covers is drawn anew", param="strength")
         task = Inpainting(images=stacked, mask=mask.to(stacked.device), resample=request.resample or 10, **given)
-    return finished(served, task, given)
+    return edited(served, task)
 
 
 def interpolation(
@@ -156,7 +121,7 @@ def interpolation(
         raise Problem(422, "n is at least 2, with both ends", param="n")
     options = options_of(request, served, settings, "ddim")
     given = edit_settings(request, served, options, request.n or 8)
-    return finished(served, Interpolation(ends=(first, second), **given), given)
+    return edited(served, Interpolation(ends=(first, second), **given))
 
 
 def classification(served: Served, images: list[Tensor]) -> Classification:
@@ -170,26 +135,22 @@ def classification(served: Served, images: list[Tensor]) -> Classification:
     return Classification(experiment=experiment, classifier=served.looks_through, **given)
 
 
-def edit_settings(request: EditRequest, served: Served, options: SamplingOptions, count: int) -> dict:
+def edit_settings(request: EditRequest, served: Served, options: SamplingOptions, count: int) -> dict[str, Any]:
     """What all edits have in common."""
-    asked = request.label if request.label is not None else None
-    with at("label" if asked is not None else "prompt"):
-        if not served.labels and asked not in (None, words.NONE):
-            raise UserError(f"{served.name} knows no labels: leave the label out")
-        if asked is None:
-            prompt = request.prompt or ""
-            label = None if prompt.strip().lower() == words.NONE else words.read_prompt(prompt, served.labels)
-        else:
-            label = None if asked == words.NONE else words.find_label(asked, served.labels)
-    if options.guidance_scale != 1 and label is None:
+    label = conditions.of_edit(request, served)
+    if options.guidance_scale not in (None, 1) and label is None:
         raise Problem(422, "guidance needs a label to go by: give one, or leave guidance_scale out", param="label")
     seed = secrets.randbelow(2**32) if request.seed is None else request.seed
     return {"experiment": served.model.experiment, "options": options, "count": count, "label": label, "seed": seed}
 
 
-def finished(served: Served, task: Task, given: dict) -> Order:
+def edited(served: Served, task: Edit) -> Order:
+    labels = [task.label if isinstance(task.label, int) else None] * task.count
+    return finished(served, task, task.seed, list(range(task.count)), labels)
+
+
+def finished(served: Served, task: Task, seed: int, index: list[int], labels: list[int | None]) -> Order:
     """The order, once what only the whole task can say is checked, too."""
-    count, field = given["count"], "sampler" if task.options.steps is None else "steps"
-    with at(field):
+    with at("sampler" if task.options.steps is None else "steps"):
         steps, sampler = task.sampler.steps, sampler_name(served.model.experiment, task.options)
-    return Order(served, task, given["seed"], list(range(count)), [given["label"]] * count, sampler, steps)
+    return Order(served, task, seed, index, labels, sampler, steps)

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details, with the `error` member that OpenAI's clients read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -84,6 +85,15 @@ def of_error(error: Exception, param: str | None = None) -> Problem:
     if isinstance(error, Failure):
         return Problem(500, str(error), x_should_retry="false")
     return Problem(500, "the server failed at this request; its log says why, by the x-request-id")
+
+
+@contextmanager
+def at(field: str) -> Iterator[None]:
+    """Whatever the library finds wrong inside is wrong with that field."""
+    try:
+        yield
+    except UserError as error:
+        raise Problem(422, str(error), param=field) from None
 
 
 async def answer(request: Request, error: Exception) -> JSONResponse:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Label = int | str
+Prompt = Annotated[str, Field(max_length=4000)]
 MOST_SEED = 2**53 - 1  # the largest whole number that JavaScript keeps
 
 
@@ -19,13 +20,17 @@ class SamplingFields(Strict):
 
     model: str | None = Field(None, max_length=200, description="an id of GET /v1/models; the first if absent")
     prompt: str | None = Field(
-        None, max_length=4000, description='read as a label where the model knows labels: "7", "seven", "a sneaker"'
+        None, max_length=4000, description='a label where the model knows labels: "7", "seven", "a sneaker, please"'
     )
+    negative_prompt: str | None = Field(None, max_length=4000, description="of a model that reads: guidance leads away")
     steps: int | None = Field(None, ge=1, description="of the sampler; by default as the sampler is usually run")
     num_inference_steps: int | None = Field(None, ge=1, description="the same as steps")
     sampler: str | None = Field(None, max_length=40, description="a name of the model's `samplers`")
     guidance_scale: float | None = Field(
-        None, ge=-100, le=100, description="0 ignores the label, 1 (the default) follows it, more exaggerates it"
+        None,
+        ge=-100,
+        le=100,
+        description="0 ignores the label, 1 (usually the default) follows it, more exaggerates it",
     )
     interval: list[float] | None = Field(
         None, min_length=2, max_length=2, description="guide only at these times t, the lower first"
@@ -64,6 +69,9 @@ class GenerationRequest(SamplingFields):
         None,
         description='one for all images or a list of n; a number, a name, or "none": unconditional. By default what '
         "the prompt says, and if it says nothing 0, 1, 2, … in turn",
+    )
+    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=10_000)] | None = Field(
+        None, description="one for each image, in the place of prompt"
     )
     index: int | None = Field(
         None, ge=0, le=10**9, description="which sample of its seed the first image is: one of many can be drawn again"
@@ -117,6 +125,7 @@ class ModelEntry(BaseModel):
     labels: list[str]
     samplers: list[str]
     defaults: dict[str, str | int | float]
+    prompts: bool = Field(description="whether it reads sentences, not labels")
     timesteps: int | None = Field(description="T of a discrete process")
     classifier: bool = Field(description="whether probabilities can be had")
     family: str

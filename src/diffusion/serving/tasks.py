@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.api.checks import check_gaussian
 from diffusion.api.editor import Editor, inpainting_sampler, variation_sampler
-from diffusion.api.generation import guided_denoiser, trajectory
+from diffusion.api.generation import guidance_scale, guided_denoiser, trajectory
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import Sampler, SamplingOptions, build_sampler
 from diffusion.method.denoiser import Cond, Denoise
@@ -52,7 +52,7 @@ class Task:
     @property
     def guided(self) -> bool:
         """Whether each step takes two rows an image."""
-        return self.options.guidance_scale not in (0, 1)
+        return guidance_scale(self.experiment, self.options) not in (0, 1)
 
     @property
     def rows(self) -> int:
@@ -129,7 +129,7 @@ class Generation(Task):
 
     seeds: Tensor  # (count,) int64
     index: Tensor  # (count,) which sample of its seed each is
-    labels: Tensor | None  # (count,)
+    labels: Tensor | None  # (count,), or the words (count, length) of captions
 
     @property
     def key(self) -> Hashable:
@@ -139,17 +139,17 @@ class Generation(Task):
         watched = Watched(ask, mates)
         index, seed = (torch.cat([getattr(task, name) for task in mates]) for name in ("index", "seeds"))
         labels = None if self.labels is None else torch.cat([task.labels for task in mates])
-        given = {"seed": seed, "labels": labels, "make_denoiser": watched}
-        images = last(trajectory(self.experiment, index, self.options, **given))
+        given = {"seed": seed, "labels": labels, "make_denoiser": watched, "decode": False}
+        x_0 = last(trajectory(self.experiment, index, self.options, **given))
         watched.show()
-        return images
+        return self.experiment.codec.decode(x_0)
 
 
 @dataclass(kw_only=True)
 class Edit(Task):
     """What is done to images that somebody hands in; one label for all, or none."""
 
-    label: int | None
+    label: int | str | None
     seed: int
 
     @property
