@@ -193,6 +193,7 @@ def test_a_network_of_more_than_ten_blocks_keeps_their_order(tmp_path):
     assert load_weights(tmp_path / "ddpm_mnist_3_default.pth").config.hidden == tuple(range(1, 13))
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda weight: weight.to(torch.complex64)])
 def test_weights_that_are_no_plain_numbers_are_refused_in_one_sentence(tmp_path, change):
     state = bare_state()

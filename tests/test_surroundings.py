@@ -245,6 +245,8 @@ def test_nothing_is_imported_before_ctrl_c_is_silent():
     [
         {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"},
         {"LOCAL_RANK": "0"},
+        {"RANK": "2", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"},
+        {"ACCELERATE_USE_MEGATRON_LM": "true"},
         {"ACCELERATE_MIXED_PRECISION": "fp8"},
         {"ACCELERATE_DYNAMO_BACKEND": "no-such"},
     ],

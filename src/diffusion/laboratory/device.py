@@ -45,6 +45,9 @@ def open_accelerator(name: str) -> Accelerator:
     if alone and os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ:
         command = " ".join(sys.argv)
         raise UserError(f"accelerate started one process of several: use torchrun --nproc-per-node N {command}")
+    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    if rank.isdecimal() and world.isdecimal() and int(rank) >= int(world):  # torch would wait half an hour for others
+        raise UserError(f"the launcher's settings do not fit: of {world} processes (WORLD_SIZE) none is RANK {rank}")
     try:
         return Accelerator(cpu=device.type == "cpu")
     except (ValueError, ImportError, RuntimeError, KeyError) as error:  # torch's and accelerate's own sentences
