@@ -51,7 +51,7 @@ def experiments(paths, device):
                 found.append(load_weights(file).to(device))
             except (UserError, Failure) as error:
                 print(f"left out: {error}")
-    usable = [e for e in found if e.config.dataset == "MNIST" and e.config.shape == (1, 28, 28)]
+    usable = [e for e in found if e.config.dataset == "MNIST" and not e.config.is_codec]
     if not usable:
         raise UserError(f"there is no weight file of MNIST digits in {', '.join(map(str, paths))}")
     return sorted(usable, key=lambda e: (e.config.process != "averaging", -e.about.get("epoch", 0)))
