@@ -289,12 +289,13 @@ def test_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(tmp_path, w
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_found_at_the_start(tmp_path, monkeypatch):
-    (tmp_path / "runs").write_text("a file where the folder should be")
-    monkeypatch.setattr(Trainer, "update", None)  # no step is taken
+@pytest.mark.parametrize("folder", ["runs", "Plots", "contents"])
+def test_a_folder_that_cannot_be_written_is_found_at_the_start(tmp_path, folder):
+    (tmp_path / folder).write_text("a file where the folder should be")
     done = run(PART_1, *training(tmp_path))
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{str(tmp_path / folder)!r} is a file" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
 
 
 def test_epoch_0_writes_the_untrained_model_and_its_samples(tmp_path):

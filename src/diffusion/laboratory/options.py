@@ -126,9 +126,10 @@ def output_directories(*names: str) -> Callable[[str], Path]:
     """An argparse type: a folder that can be written, or made, and in it folders of these names."""
 
     def parse(text: str) -> Path:
+        folder = output_directory(text)
         for name in names:
-            output_directory(os.path.join(text, name))
-        return output_directory(text)
+            output_directory(str(folder / name))
+        return folder
 
     return parse
 
