@@ -1,6 +1,8 @@
 """Train a model from a preset or a YAML file, by steps, epochs or minutes."""
 
 import argparse
+import os
+import sys
 from dataclasses import replace
 
 from diffusion import files
@@ -15,6 +17,7 @@ from diffusion.laboratory.judge import open_run
 from diffusion.laboratory.options import Parser, number, path
 from diffusion.laboratory.run import Run
 from diffusion.laboratory.show import draw_curves, draw_grid, report, table
+from diffusion.streaming.source import Stream
 
 EXAMPLES = """examples:
   python src train --preset unet_fast --minutes 5                  the digits that five minutes can buy
@@ -34,6 +37,7 @@ def parser() -> Parser:
     p.add_argument("--epochs", type=number(float, 1e-3, MOST), help="… or passes over the data")
     minutes = "… or minutes; what is used up first ends the training"
     p.add_argument("--minutes", type=number(float, 1e-3, MOST), help=minutes)
+    p.add_argument("--stream", help="take the data from a server, ws://HOST:PORT (python src stream), not from files")
     add_training_flags(p, "runs", "Plots", "contents")
     p.set_defaults(dataset=None)  # the recipe's
     return p
@@ -56,12 +60,22 @@ def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
     return args, recipe
 
 
+def warn(text: str) -> None:
+    """Say it once, whatever the number of processes; this one may have no run yet."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"\n{text}", file=sys.stderr, flush=True)
+
+
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args, recipe = read_recipe(argv)
+    stream = Stream(args.stream, warn) if args.stream else None
     if recipe.config.network == "text":
-        return train_on_captions(args, recipe)
-    run, judge = open_run(args, recipe.config, recipe.name, f"{recipe.name}.pth", AS_SAVED, recipe.explicit)
+        return train_on_captions(args, recipe, stream)
+    load = stream.load if stream else None
+    run, judge = open_run(args, recipe.config, recipe.name, f"{recipe.name}.pth", AS_SAVED, recipe.explicit, load)
+    if stream:
+        stream.on_wait(run.stop_waiting)
     text, scores = replace(recipe, config=run.config).text().encode(), None
 
     for step in run.steps(recipe.plan):  # --- Train ---
@@ -79,10 +93,13 @@ def main(argv: list[str] | None = None) -> None:
     report(run, table(judge, judge.final_scores(scores)))
 
 
-def train_on_captions(args: argparse.Namespace, recipe: Recipe) -> None:
+def train_on_captions(args: argparse.Namespace, recipe: Recipe, stream: Stream | None) -> None:
     """As `main`, for a text network: sheets of prompts, scored by what they show of what was asked for."""
     # --- Setup ---
-    run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit)
+    load = stream.load if stream else None
+    run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit, load_data=load)
+    if stream:
+        stream.on_wait(run.stop_waiting)
     examiner = Examiner(run, recipe.sheet.count)
     text = replace(recipe, config=run.config).text().encode()
 

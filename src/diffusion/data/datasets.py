@@ -1,9 +1,11 @@
 """Data sets as two tensors, fetched from where they can be had, and checked."""
 
+import hashlib
 import pickle
 import string
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from diffusion.data import fetch, glyphs
+from diffusion.data.batches import Range, Source, permutation
 from diffusion.data.fetch import About
 from diffusion.data.scenes import SIZES
 from diffusion.errors import unknown
@@ -20,7 +23,7 @@ from diffusion.precision import torch_defaults
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Source):
     """One split of a data set, or some of it, on one device."""
 
     name: str
@@ -36,6 +39,24 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.classes, *self.images.shape, *self.labels.shape)).encode())
+        for part in (self.images, self.labels):
+            digest.update(part.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def batches(self, ranges: Iterable[Range]) -> Iterator["Dataset"]:
+        known: tuple[int | None, int] | None = None
+        for each in ranges:
+            if known != (each.seed, each.epoch):  # an order goes to the device once
+                known = each.seed, each.epoch
+                order = permutation(len(self), *known).to(self.images.device)
+            yield self[order[each.first : each.first + each.count]]
+
+    def whole(self, count: int | None = None) -> "Dataset":
+        return self if count is None else replace(self, images=self.images[:count], labels=self.labels[:count])
 
     @torch_defaults()
     def without(self, count: int) -> tuple["Dataset", "Dataset"]:

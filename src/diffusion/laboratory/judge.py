@@ -2,10 +2,12 @@
 
 import functools
 from argparse import Namespace
+from collections.abc import Callable
 
 from torch import Tensor
 
 from diffusion.api.generation import guided_denoiser
+from diffusion.data.batches import Source
 from diffusion.data.datasets import DATASETS, Dataset
 from diffusion.errors import UserError, unknown
 from diffusion.experiment.build import Experiment
@@ -45,13 +47,19 @@ def open_reference(options: RunOptions, data: Dataset, show: bool = True) -> Ref
 
 
 def open_run(
-    args: Namespace, base: Config, name: str, weights: str, sampling: SamplingOptions | None = None, explicit=()
+    args: Namespace,
+    base: Config,
+    name: str,
+    weights: str,
+    sampling: SamplingOptions | None = None,
+    explicit=(),
+    load_data: Callable[..., Source] | None = None,
 ) -> tuple[Run, "Judge"]:
     """The run that a command line asks for, and its judge; sampled as that says, unless by other options."""
     options = RunOptions.of(args)
     dataset = options.changes.get("dataset", base.dataset)
     check_features(options.features, dataset, labels=base.process == "averaging")
-    run = Run(base, options, name, weights, explicit)
+    run = Run(base, options, name, weights, explicit, load_data=load_data)
     return run, Judge(run, sampling or options_of(SamplingOptions, args))
 
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.api.generation import generate, reconstruct
+from diffusion.data.batches import Source
 from diffusion.data.datasets import Dataset
 from diffusion.data.sources import load
 from diffusion.errors import UserError
@@ -24,7 +26,7 @@ from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.folder import Folder
 from diffusion.laboratory.latents import encoded
 from diffusion.laboratory.progress import progress_bar, track
-from diffusion.laboratory.settings import describe_captions, describe_differences, resolve_config
+from diffusion.laboratory.settings import check_data, describe_captions, describe_differences, resolve_config
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.method.codec import Latents
 from diffusion.metrics.features import gather
@@ -46,6 +48,7 @@ class Run:
         weights: str,  # names a weight file by {dataset} and {epoch}
         explicit: Collection[str] = (),  # settings that a file or an override gave: a resumed run insists on them
         folder: Path | None = None,
+        load_data: Callable[..., Source] | None = None,  # in the place of data.sources.load: from a stream
     ):
         self.accelerator = open_accelerator(options.device)
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
@@ -56,10 +59,11 @@ class Run:
         self.folder = Folder(folder or options.out / "runs" / self.name)
         self.config = self._resolve(base, explicit)
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
-            given, samples = (options.data_root, self.device), self.config.samples
-            self.data = load(self.config.dataset, "train", *given, samples)
-            self.test = load(self.config.dataset, "test", *given).shuffled()
-        self.config = describe_captions(self.config, self.data, options.resume)
+            get, given = load_data or load, (options.data_root, self.device)
+            self.source = get(self.config.dataset, "train", *given, self.config.samples)
+            self.test = get(self.config.dataset, "test", *given).whole().shuffled()
+        self.config = describe_captions(self.config, self.source.whole(1), options.resume)
+        check_data(self.config, self.test)
         folders = [*weight_folders(), *sorted((options.out / "runs").glob("*"))]
         untrained = build(self.config, codec=open_codec(self.config, folders))
         self.experiment = begin_from_teacher(untrained, folders).to(self.device)
@@ -68,6 +72,11 @@ class Run:
         self.seconds = 0.0  # of training, over all sessions
         self.written: list[Path] = []
         self._signal, self._training, self._budget = 0, False, Budget()
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The training images, all of them in memory: what samples are scored against."""
+        return self.source.whole()
 
     @property
     def limit(self) -> float:
@@ -85,8 +94,10 @@ class Run:
             self.say("this processor could only emulate bf16: it computes in fp32")
         return config
 
-    def _training_data(self) -> Dataset:
+    def _training_data(self) -> Source:
         """What is trained on: images or, of a model of latents, those; without what is held out."""
+        if self.config.codec == "pixels" and not self.config.held_out:
+            return self.source
         data = self.data
         if self.config.codec != "pixels":
             with self.accelerator.main_process_first():  # one encodes, the others find the file
@@ -208,6 +219,11 @@ class Run:
         stop, save, end = wishes.max(0).values.tolist()
         return stop, bool(save), end
 
+    def stop_waiting(self) -> None:
+        """Raise Stopped if a signal came: for those who let a step wait. The last state is on disk."""
+        if self._signal:
+            raise Stopped(self._signal)
+
     def _stop(self, signal: int) -> None:
         self._signal = signal
         if not self._training:  # sampling or measuring: the last state is on disk already
@@ -242,11 +258,16 @@ class Run:
         if self._digest() != state.get("codec"):
             was = f"the weights of codec {self.config.codec!r} are not those that this run began with"
             raise UserError(f"{was}: bring those back, or start anew without --resume")
+        if state.get("data", self.source.fingerprint) != self.source.fingerprint:
+            what = f"{self.config.dataset} is not what the run in {str(self.folder.path)!r} was trained on"
+            raise UserError(f"{what}: its images changed. Bring those back, or start anew without --resume")
         try:
             self.trainer.load_state(state["trainer"])
             if not self.config.is_codec:
                 self.experiment.process.load_state_dict(state["process"])
             self.history, self.seconds = state["history"], state["seconds"]
+        except UserError:
+            raise
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError):
             where = f"the state in {str(self.folder.path)!r} is not one of this run"
             raise UserError(f"{where}: start anew without --resume") from None
@@ -254,5 +275,6 @@ class Run:
     def _save(self) -> None:
         state = {"trainer": self.trainer.state(), "process": self.experiment.process_state(), "codec": self._digest()}
         state |= {"history": self.history, "seconds": self.seconds, **self._budget.state()}
+        state["data"] = self.source.fingerprint
         if self.is_main:
             self.folder.save(state, self.history)

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
-from diffusion.data.batches import batches, steps_per_epoch
+from diffusion.data.batches import Source, batches, steps_per_epoch
 from diffusion.data.datasets import Dataset
-from diffusion.errors import Failure
+from diffusion.errors import Failure, UserError
 from diffusion.experiment.build import Experiment
 from diffusion.method.codec import Latents
 from diffusion.method.noise import Noise
@@ -44,7 +45,7 @@ class Trainer:
     two processes with half a batch each do what one does with all of it.
     """
 
-    def __init__(self, experiment: Experiment | HasExperiment, data: Dataset, accelerator: Accelerator | None = None):
+    def __init__(self, experiment: Experiment | HasExperiment, data: Source, accelerator: Accelerator | None = None):
         """Without an accelerator, a single process trains where the denoiser is: on the CPU, unless it was moved.
 
         A model of latents may be given images, or what its codec's `posterior` made of them, which is faster.
@@ -94,7 +95,7 @@ class Trainer:
     def fit_prior(self, progress: Callable = iter) -> None:
         """Let the process learn its prior from training images, if it has none; `progress` may show how far it is."""
         if not self.config.is_codec and not self.experiment.process.has_prior:
-            self.experiment.process.fit(self.codec.encode(self.data.images[:FITTED]), progress)
+            self.experiment.process.fit(self.codec.encode(self.data.whole(FITTED).images), progress)
 
     def train(self, until: int) -> Iterator[Step]:
         """Train up to step `until`, yielding after every step. Raises Diverged. May be left at any step."""
@@ -124,7 +125,6 @@ class Trainer:
 
         `first` is the place of the first sample among all that are ever drawn: it decides their noise.
         """
-        self.optimizer.zero_grad()
         noise = Noise(self.config.seed, first + torch.arange(len(data), device=data.device))
         loss = self.loss(*self.objective.draw(data, labels, noise))
         self.accelerator.backward(loss)
@@ -133,6 +133,7 @@ class Trainer:
         self.optimizer.found_inf = self.bad
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self._update_ema(ema_weight)
         return torch.stack([loss.detach(), norm])
 
@@ -151,7 +152,7 @@ class Trainer:
     def standardise_codec(self) -> None:
         """Let the codec that is trained measure its latents over the training set: a model of them works in those."""
         if isinstance(self.codec, Latents) and self.config.is_codec:
-            self.codec.fit(self.codec.posterior(self.data.images))
+            self.codec.fit(self.codec.posterior(self.data.whole().images))
 
     def sync_losses(self) -> None:
         """Bring the pending losses to the CPU, averaged over the processes; raise Diverged if one is not finite."""
@@ -169,6 +170,8 @@ class Trainer:
         """All that the rest of the training depends on: plain tensors and values, for files.save."""
         self.sync_losses()
         parts = {key: getattr(self, name).state_dict() for key, name in STATE.items()}
+        read = gather_object([self.data.position()])  # of every process; most sources have nothing to say
+        parts |= {"position": read} if any(read) else {}
         return parts | {"losses": torch.tensor(self.losses, dtype=torch.float64), "end": self.end}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -176,4 +179,8 @@ class Trainer:
         for key, name in STATE.items():
             getattr(self, name).load_state_dict(state[key])
         self.losses, self.end = state["losses"].tolist(), state.get("end")
+        if read := state.get("position"):
+            if len(read) != self.accelerator.num_processes:
+                raise UserError(f"these data can only be resumed with {len(read)} processes, as the run was begun")
+            self.data.seek(read[self.accelerator.process_index])
         self.pending.clear()

@@ -1,0 +1,77 @@
+"""Serve pictures and their captions over a WebSocket: to `train --stream`, and to EIR's clients."""
+
+import asyncio
+import math
+import os
+from argparse import Namespace
+
+from diffusion.data.sources import CAPTIONED, NAMES, load
+from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.options import Parser, number, one_of
+from diffusion.laboratory.progress import progress_bar
+from diffusion.laboratory.stopping import on_stop
+from diffusion.streaming.client import TOKEN
+from diffusion.streaming.server import CLIENTS, Server
+
+EXAMPLES = f"""examples:
+  python src stream --dataset digits --samples 100000                  captioned digits, until Ctrl-C
+  python src train --config configs/text_digits.yaml --stream ws://127.0.0.1:8765       in another terminal
+  {TOKEN}=a-long-secret python src stream --dataset MNIST FashionMNIST --host 0.0.0.0    for other machines, too
+
+docs/stream.md describes both protocols.
+"""
+SHOWN = 0.5  # seconds between two looks at how much was served
+
+
+def parser() -> Parser:
+    p = Parser(__doc__, EXAMPLES, "stream")
+    what = {"nargs": "+", "default": ["digits"], "help": f"what is served, one or more of {', '.join(NAMES)}"}
+    add_flags(p, "dataset", dataset={"type": one_of("dataset", NAMES), **what})
+    samples = f"pictures to train on of {', '.join(CAPTIONED)}, which are drawn (default: their usual number)"
+    p.add_argument("--samples", type=number(int, 1), help=samples)
+    p.add_argument("--host", default="127.0.0.1", help="the address to listen at; other machines need a token")
+    p.add_argument("--port", type=number(int, 0, 65535), default=8765, help="0: any that is free")
+    token = f"what clients have to send (default: the variable {TOKEN}, which no list of processes shows)"
+    p.add_argument("--token", help=token)
+    p.add_argument("--clients", type=number(int, 1, 10_000), default=CLIENTS, help="connections at a time, at most")
+    add_flags(p, "seed", "data-root", seed={"help": "of the orders of version 1.0; in version 2.0 clients say theirs"})
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    served = {
+        name: {
+            "train": load(name, "train", args.data_root, samples=args.samples),
+            "test": load(name, "test", args.data_root),
+        }
+        for name in dict.fromkeys(args.dataset)
+    }
+    server = Server(served, token=args.token or os.environ.get(TOKEN), seed=args.seed, clients=args.clients)
+    asyncio.run(serve(server, args))
+    print(f"\nserved {server.samples:,} samples")
+
+
+async def serve(server: Server, args: Namespace) -> None:
+    """Serve until a signal comes, showing how much."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    on_stop(lambda number: loop.call_soon_threadsafe(stop.set))
+
+    def say(port: int) -> None:
+        for name, splits in server.served.items():
+            sizes = ", ".join(f"{len(data):,} {split}" for split, data in splits.items())
+            print(f"{name}: {sizes}; fingerprint {splits['train'].fingerprint[:16]}")
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        print(f"serving at ws://{host}:{port}; Ctrl-C ends it", flush=True)
+
+    async def show() -> None:
+        with progress_bar(math.inf, "served", unit="sample") as bar:
+            while True:
+                await asyncio.sleep(SHOWN)
+                bar.update(server.samples - bar.n)
+
+    showing = asyncio.create_task(show())
+    try:
+        await server.run(args.host, args.port, say, stop)
+    finally:
+        showing.cancel()
