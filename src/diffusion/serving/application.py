@@ -32,6 +32,7 @@ ERRORS = {
         400: "a body that cannot be read",
         401: "the token is missing or wrong",
         403: "a Host or an Origin that may not ask",
+        404: "there is no such model",
         408: "the body came too slowly",
         413: "the body is too large",
         422: "what was asked for cannot be",

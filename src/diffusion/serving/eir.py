@@ -1,8 +1,9 @@
 """EIR's serving API, so that its clients work unchanged: POST /predict and GET /info."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
+from pydantic import Field
 
 from diffusion.serving import orders
 from diffusion.serving.catalogue import Served
@@ -14,10 +15,11 @@ from diffusion.serving.schemas import GenerationRequest
 from diffusion.serving.settings import Settings
 
 router = APIRouter(tags=["EIR"])
+Items = Annotated[list[dict[str, Any]], Field(min_length=1, description="one for each image that is wanted")]
 
 
 @router.post("/predict")
-async def predict(request: Request, items: list[dict[str, Any]], model: str | None = None) -> dict[str, Any]:
+async def predict(request: Request, items: Items, model: str | None = None) -> dict[str, Any]:
     """An image for each item, drawn by its label or caption, as base64 of little-endian float32 (C, H, W).
 
     `{"image": …, "mnist_tabular": {"CLASS": "3"}}` or `{"image": …, "caption": "a seven"}`; the image is a placeholder
@@ -25,8 +27,6 @@ async def predict(request: Request, items: list[dict[str, Any]], model: str | No
     """
     engine = engine_of(request)
     engine.check_ready()
-    if not items:
-        raise Problem(422, "the list is empty: one item for each image that is wanted")
     served = engine.catalogue.find(model)
     prompts = [prompt_of(item, served, engine.settings, number) for number, item in enumerate(items)]
     body = GenerationRequest(model=model, n=len(items), prompts=prompts)

@@ -58,7 +58,7 @@ async def read_form(request: Request, most: int) -> Form:
             files.setdefault(name, []).append(await value.read())
         elif name == "interval":
             values.setdefault(name, []).append(value)
-        else:
+        elif value != "null":  # which is how JSON's null looks in a form
             values[name] = value
     for name in sorted(set(files) - set(PICTURES)):
         raise Problem(422, str(unknown("picture", name[:40], PICTURES)), param=name[:40])

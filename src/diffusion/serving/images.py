@@ -11,6 +11,7 @@ from diffusion.api.generation import guidance_scale
 from diffusion.serving import orders
 from diffusion.serving.engine import Engine
 from diffusion.serving.forms import form_of, read_form
+from diffusion.serving.labels import class_names
 from diffusion.serving.orders import Order
 from diffusion.serving.pictures import base64_png
 from diffusion.serving.problems import Problem
@@ -104,7 +105,8 @@ async def classifications(request: Request) -> Response:
     task = orders.classification(served, form.images("image", served.shape))
     (shares,) = (await engine.images(engine.accept(task), lambda: gone(request))).tolist()
     best = max(range(len(shares)), key=shares.__getitem__)
-    told = {"labels": served.labels, "label": best, "name": served.labels[best]}
+    names = class_names(served.model.config)
+    told = {"labels": names, "label": best, "name": names[best]}
     return JSONResponse({"model": served.name, "probabilities": shares, **told})
 
 

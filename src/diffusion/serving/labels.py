@@ -10,11 +10,15 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 NONE = "none"  # a label that asks for none: unconditional
 
 
+def class_names(config: Config) -> list[str]:
+    """What its data set calls its classes."""
+    return list(DATASETS[config.dataset].classes) if config.dataset in DATASETS else []
+
+
 def label_names(config: Config) -> list[str]:
     """What each label of a model means; empty where there are none."""
-    about = DATASETS.get(config.dataset)
-    names = about.classes if about and len(about.classes) == config.classes else map(str, range(config.classes))
-    return list(names)
+    names = class_names(config)
+    return names if len(names) == config.classes else [str(label) for label in range(config.classes)]
 
 
 def _words(names: list[str]) -> dict[str, int]:

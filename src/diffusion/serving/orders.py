@@ -138,6 +138,8 @@ def classification(served: Served, images: list[Tensor]) -> Classification:
 def edit_settings(request: EditRequest, served: Served, options: SamplingOptions, count: int) -> dict[str, Any]:
     """What all edits have in common."""
     label = conditions.of_edit(request, served)
+    if label is None and options.guidance_scale == 0:  # that is how an unconditional one is asked for, too
+        options = replace(options, guidance_scale=1.0)
     if options.guidance_scale not in (None, 1) and label is None:
         raise Problem(422, "guidance needs a label to go by: give one, or leave guidance_scale out", param="label")
     seed = secrets.randbelow(2**32) if request.seed is None else request.seed

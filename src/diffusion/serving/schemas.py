@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Label = int | str
+Whole = Annotated[int, BeforeValidator(lambda n: int(n) if isinstance(n, float) and n.is_integer() else n)]
+Label = Whole | str
 Prompt = Annotated[str, Field(max_length=4000)]
 MOST_SEED = 2**53 - 1  # the largest whole number that JavaScript keeps
 
@@ -23,8 +24,8 @@ class SamplingFields(Strict):
         None, max_length=4000, description='a label where the model knows labels: "7", "seven", "a sneaker, please"'
     )
     negative_prompt: str | None = Field(None, max_length=4000, description="of a model that reads: guidance leads away")
-    steps: int | None = Field(None, ge=1, description="of the sampler; by default as the sampler is usually run")
-    num_inference_steps: int | None = Field(None, ge=1, description="the same as steps")
+    steps: Whole | None = Field(None, ge=1, description="of the sampler; by default as the sampler is usually run")
+    num_inference_steps: Whole | None = Field(None, ge=1, description="the same as steps")
     sampler: str | None = Field(None, max_length=40, description="a name of the model's `samplers`")
     guidance_scale: float | None = Field(
         None,
@@ -35,11 +36,11 @@ class SamplingFields(Strict):
     interval: list[float] | None = Field(
         None, min_length=2, max_length=2, description="guide only at these times t, the lower first"
     )
-    seed: int | None = Field(None, ge=0, le=MOST_SEED, description="of all noise; drawn and told if absent")
+    seed: Whole | None = Field(None, ge=0, le=MOST_SEED, description="of all noise; drawn and told if absent")
 
-    n: int | None = Field(None, ge=1, description="how many images")
+    n: Whole | None = Field(None, ge=1, description="how many images")
     stream: bool | None = Field(None, description="server-sent events, an image as it comes into being")
-    partial_images: int | None = Field(
+    partial_images: Whole | None = Field(
         None, ge=0, le=100_000, description="of a stream: states on the way, evenly spread; absent: every step"
     )
     sprite: bool | None = Field(None, description="of a stream: all n images side by side in one picture a step")
@@ -53,7 +54,7 @@ class SamplingFields(Strict):
     background: str | None = Field(None, max_length=40, description="OpenAI's; of no effect here")
     moderation: str | None = Field(None, max_length=40, description="OpenAI's; of no effect here")
     style: str | None = Field(None, max_length=40, description="OpenAI's; of no effect here")
-    output_compression: int | None = Field(None, description="OpenAI's; of no effect here")
+    output_compression: Whole | None = Field(None, description="OpenAI's; of no effect here")
     user: str | None = Field(None, max_length=200, description="OpenAI's; of no effect here")
 
 
@@ -65,15 +66,15 @@ class GenerationRequest(SamplingFields):
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
-    label: Label | Annotated[list[Label], Field(min_length=1, max_length=10_000)] | None = Field(
+    label: Label | Annotated[list[Label], Field(min_length=1, max_length=1000)] | None = Field(
         None,
         description='one for all images or a list of n; a number, a name, or "none": unconditional. By default what '
         "the prompt says, and if it says nothing 0, 1, 2, … in turn",
     )
-    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=10_000)] | None = Field(
+    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=1000)] | None = Field(
         None, description="one for each image, in the place of prompt"
     )
-    index: int | None = Field(
+    index: Whole | None = Field(
         None, ge=0, le=10**9, description="which sample of its seed the first image is: one of many can be drawn again"
     )
 
@@ -82,12 +83,17 @@ class EditRequest(SamplingFields):
     """The fields of POST /v1/images/edits and /v1/images/interpolations beside the pictures."""
 
     label: Label | None = Field(None, description="a number or a name; by default what the prompt says, or none")
-    first: int | None = Field(None, ge=0, le=MOST_SEED, description="an interpolation's end: a seed, or a picture")
-    second: int | None = Field(None, ge=0, le=MOST_SEED, description="its other end")
+    first: Whole | None = Field(None, ge=0, le=MOST_SEED, description="an interpolation's end: a seed, or a picture")
+    second: Whole | None = Field(None, ge=0, le=MOST_SEED, description="its other end")
     strength: float | None = Field(
-        None, gt=0, le=1, description="without a mask: the time t from which the image is brought back, 0.5 by default"
+        None,
+        ge=0.001,
+        le=1,
+        description="without a mask: the time t from which the image is brought back, 0.5 by default",
     )
-    resample: int | None = Field(None, ge=1, le=100, description="with a mask: passes a step (RePaint), 10 by default")
+    resample: Whole | None = Field(
+        None, ge=1, le=100, description="with a mask: passes a step (RePaint), 10 by default"
+    )
     input_fidelity: str | None = Field(None, max_length=40, description="OpenAI's; of no effect here")
 
 
