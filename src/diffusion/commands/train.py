@@ -1,22 +1,25 @@
-"""Train a model from a preset or a YAML file, by steps, epochs or minutes."""
+"""Train a model from a preset or a YAML file, or by data set and kind; by steps, epochs or minutes."""
 
 import argparse
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from diffusion import files
+from diffusion.data.datasets import DATASETS
 from diffusion.errors import UserError
 from diffusion.experiment import recipe as recipes
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.recipe import MOST, SETTINGS, Recipe
 from diffusion.experiment.samplers import AS_SAVED
+from diffusion.laboratory import versions
 from diffusion.laboratory.examiner import Examiner
 from diffusion.laboratory.flags import RunOptions, add_training_flags
 from diffusion.laboratory.judge import open_run
-from diffusion.laboratory.options import Parser, number, path
+from diffusion.laboratory.options import Parser, number, one_of, path
 from diffusion.laboratory.run import Run
-from diffusion.laboratory.show import draw_curves, draw_grid, report, table
+from diffusion.laboratory.show import draw_curves, draw_grid, draw_losses, report, table
 from diffusion.streaming.source import Stream
 
 EXAMPLES = """examples:
@@ -24,8 +27,12 @@ EXAMPLES = """examples:
   python src train --config configs/mnist_guided.yaml              as the file says
   python src train --config configs/text_digits.yaml --minutes 15  pictures by prompt; single digits obey after that
   python src train --config configs/mnist_guided.yaml --train.lr=1e-3 --network.hidden=[32,64] --steps 9000
+  python src train --dataset FashionMNIST --model vae              ten epochs of an autoencoder, then of a flow on its
+  python src train --dataset FashionMNIST --model flow             latents; --latent 20 and the like set the network
 """
 BUDGETS = ("steps", "epochs", "minutes")
+SHORT = {"alpha": "train.kl_weight", "milestones": "train.milestones", "gamma": "train.gamma", "codec": "data.codec"}
+EPOCHS = 10  # of --model
 
 
 def parser() -> Parser:
@@ -34,24 +41,46 @@ def parser() -> Parser:
     source.add_argument("--preset", help=f"one of {', '.join(PRESETS)}")
     source.add_argument("--config", type=path, help="a YAML file, as in configs/")
     p.add_argument("--steps", type=number(int, 1, MOST), help="train so many steps; with --resume, more extend a run")
-    p.add_argument("--epochs", type=number(float, 1e-3, MOST), help="… or passes over the data")
+    p.add_argument(
+        "--epochs", type=number(float, 1e-3, MOST), help="… or passes over the data (default of --model: 10)"
+    )
     minutes = "… or minutes; what is used up first ends the training"
     p.add_argument("--minutes", type=number(float, 1e-3, MOST), help=minutes)
     p.add_argument("--stream", help="take the data from a server, ws://HOST:PORT (python src stream), not from files")
     add_training_flags(p, "runs", "Plots", "contents")
+    group = versions.add_model_flags(p, *versions.MODELS, version=False)
+    group.add_argument("--codec", help="of a flow: a weight file of an autoencoder (default: the data set's vae)")
+    version = {"type": one_of("version", versions.VERSIONS), "default": "main"}
+    group.add_argument("--autoencoder-version", help="… or dev or main of that", **version)
+    group.add_argument("--alpha", type=number(float, 0), help="of a vae: weight of the KL divergence (default: 0.2)")
+    group.add_argument("--milestones", type=number(int, 1), nargs="+", help="epochs after which lr is times gamma")
+    group.add_argument("--gamma", type=number(float, 0, 1), help="(default: 0.2)")
+    group.add_argument(
+        "--num-workers", type=number(int, 0), default=0, help="understood, not needed: data is in memory"
+    )
+    how = "; ".join(f"{name}: {what}" for name, what in versions.PROMOTE.items())
+    group.add_argument("--promote", type=one_of("choice", versions.PROMOTE), default="ask", help=how)
     p.set_defaults(dataset=None)  # the recipe's
     return p
 
 
 def read_recipe(argv: list[str] | None) -> tuple[argparse.Namespace, Recipe]:
     """The options, and the recipe that they and the dotted overrides make."""
-    args, overrides = parser().parse_dotted(SETTINGS, argv)
+    args, overrides = parser().parse_dotted(SETTINGS, argv, bare="network" if by_model(argv) else "")
+    args.dataset = versions.dataset_of(args) if args.dataset or args.model else None
+    overrides = [
+        f"--{setting}={getattr(args, name)}" for name, setting in SHORT.items() if getattr(args, name)
+    ] + overrides
     given = {key: getattr(args, key) for key in BUDGETS if getattr(args, key)}
+    if args.model and not given:
+        given = {"epochs": EPOCHS}
     if given:  # budgets on the command line take the place of the file's
         others = [key for key in BUDGETS if not any(word.startswith(f"--train.{key}=") for word in overrides)]
         overrides += [f"--train.{key}={value}" for key, value in (dict.fromkeys(others, "null") | given).items()]
     if args.config:
         recipe = recipes.read(args.config, overrides)
+    elif args.model:
+        recipe = model_recipe(args, overrides)
     else:
         name = "unet" if args.preset is None else args.preset
         recipe = recipes.recipe(name, {"preset": name}, overrides)
@@ -66,9 +95,40 @@ def warn(text: str) -> None:
         print(f"\n{text}", file=sys.stderr, flush=True)
 
 
+def by_model(argv: list[str] | None) -> bool:
+    """Whether --model is there, beside which settings of the network are options."""
+    return any(word.split("=")[0] == "--model" for word in (sys.argv[1:] if argv is None else argv))
+
+
+def model_recipe(args: argparse.Namespace, overrides: list[str]) -> Recipe:
+    """What --model means for the data set: its shape and, of a flow, its classes and the codec of its latents."""
+    if args.preset or args.config:
+        raise UserError("--model is a preset of its own: leave --preset and --config out")
+    about = DATASETS[args.dataset]
+    content = {"preset": args.model, "data": {"dataset": args.dataset, "shape": about.shape}}
+    if args.model == "flow":
+        content["network"] = {"classes": len(about.classes)}
+        if not args.codec:
+            content["data"]["codec"] = str(default_codec(args))
+    return recipes.recipe(f"{args.dataset}_{args.model}", content, overrides)
+
+
+def default_codec(args: argparse.Namespace) -> Path:
+    """The data set's vae or, if there is none, its autoencoder."""
+    try:
+        return versions.find_version(args.dataset, "vae", args.autoencoder_version, args.out)
+    except UserError:
+        plain = versions.path_of(args.out, f"{args.dataset}_autoencoder", args.autoencoder_version)
+        if not plain.is_file():
+            raise
+        return plain
+
+
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args, recipe = read_recipe(argv)
+    if args.model:
+        return train_model(args, recipe)
     stream = Stream(args.stream, warn) if args.stream else None
     if recipe.config.network == "text":
         return train_on_captions(args, recipe, stream)
@@ -111,3 +171,21 @@ def train_on_captions(args: argparse.Namespace, recipe: Recipe, stream: Stream |
 
     # --- Report ---
     report(run, examiner.table())
+
+
+def train_model(args: argparse.Namespace, recipe: Recipe) -> None:
+    """By data set and kind: a version dev after every epoch, measured by its loss on held-out training images."""
+    run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit)
+    every = run.trainer.steps_per_epoch
+    for step in run.steps(replace(recipe.plan, sheet_steps=(), sheet_every=every)):
+        sheet = run.sample(recipe.sheet.count, run.config.seed, f"samples after step {step}")
+        draw_grid(run, sheet, f"contents/{run.name}.png", columns=10)
+        loss = versions.held_out_loss(run.experiment, run.held_out)
+        run.record(step / every, held_out=loss)
+        run.say(f"epoch {step / every:.4g}: loss {loss:.4f} on {len(run.held_out):,} held-out training images")
+        draw_losses(run)
+    text = ""
+    if run.is_main:
+        dev, main = (versions.path_of(args.out, run.name, each) for each in versions.VERSIONS)
+        text = versions.promote(dev, main, args.promote, run.held_out)
+    report(run, text)

@@ -58,12 +58,16 @@ LATENT = _named({  # flows on the latents of an autoencoder, and that one before
     "latent_fashion":     MLP.replace(dataset="FashionMNIST", codec="latent_fashion_vae"),  # not measured
 })
 # fmt: on
-PRESETS = {
-    **{f"cold_{name}" if name in DDPM else name: cold for name, cold in COLD.items()},
-    **DDPM,
-    **GUIDED,
-    **LATENT,
-}
+PLAIN: dict[str, Any] = {"lr": 1e-3, "batch_size": 128, "warmup": 0, "decay": 0.0}
+MODELS = _named(
+    {  # what `train --model` starts from, of any data set
+        "autoencoder": VAE.replace(network="autoencoder", loss="l1", **PLAIN),
+        "vae": VAE.replace(kl_weight=0.2, **PLAIN),
+        "flow": MLP.replace(codec="vae", **PLAIN),
+    }
+)
+PRESETS = {f"cold_{name}" if name in DDPM else name: cold for name, cold in COLD.items()}
+PRESETS |= DDPM | GUIDED | LATENT | MODELS
 
 
 def preset(table: dict[str, Config], name: str) -> Config:

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion.errors import UserError, check_float, check_int, unknown
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.config import MOST_STEPS
-from diffusion.method.process import Process
+from diffusion.method.process import Eta, Process, straight_eta
 from diffusion.method.sampler import heun, multistep, one_late, sample
 
 Loop = Callable[..., Iterator[Tensor]]
@@ -51,6 +51,7 @@ SAMPLERS: dict[str, dict[str, SamplerSpec]] = {  # of each kind of process
 }
 NAMES = [name for known in SAMPLERS.values() for name in known]
 VARIANCES = ("beta", "posterior")
+MOST_DIFFUSION = 8**0.5  # where eta is 1 at t = 1/2
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class SamplingOptions:
     clip: bool = True  # whether estimates of x_0 are kept in the range of images; never by "coursework"
     begin: int = 0  # steps left out at the start, where originals are restored
     negative_prompt: str | None = None  # of a text model: guidance leads away from this, not from "no caption"
+    diffusion: float | None = None  # on straight lines, by sde or ddpm: noise drawn on the way is diffusion t
 
     def __post_init__(self) -> None:
         for kind, name, known in (("sampler", self.sampler, NAMES), ("variance", self.variance, VARIANCES)):
@@ -75,6 +77,9 @@ class SamplingOptions:
         if self.guidance_scale is not None:
             rule = "a guidance scale is a number (0 ignores the label, 1 follows it)"
             check_float(rule, self.guidance_scale, lambda scale: abs(scale) < 1e6)  # of more, float32 loses the rest
+        if self.diffusion is not None:
+            rule = "the diffusion is a number from 0, no noise on the way, to 2.828: more than DDPM's cannot be added"
+            check_float(rule, self.diffusion, lambda diffusion: 0 <= diffusion <= MOST_DIFFUSION)
         rule = "a guidance interval is two times from 0 to 1, the lower first"
         if not isinstance(self.interval, tuple | list) or len(self.interval) != 2:
             raise UserError(f"{rule}, not {self.interval!r}")
@@ -105,7 +110,7 @@ class Sampler(NamedTuple):
 def sampler_name(experiment: Experiment, options: SamplingOptions) -> str:
     """The sampler that is meant; UserError if the experiment's process has none of that name."""
     config, known = experiment.config, SAMPLERS[experiment.config.process]
-    name = options.sampler or config.sampler
+    name = options.sampler or ("sde" if options.diffusion is not None else config.sampler)
     if name is None:  # noise in every degraded image is there to be drawn afresh
         name = "pinned" if config.process == "averaging" and config.noise else next(iter(known))
     if name not in known:
@@ -126,10 +131,19 @@ def build_sampler(experiment: Experiment, options: SamplingOptions = AS_SAVED) -
     spec, process = SAMPLERS[config.process][name], copy.copy(experiment.process)
     # Only ddpm has a choice of variance: the others are exact for the posterior's.
     variance = options.variance or config.variance if name == "ddpm" else "posterior"
-    vars(process).update(eta=spec.eta, pinned=spec.pinned, variance=variance)  # each process reads its own of these
+    eta = spec.eta if options.diffusion is None else _diffusion_eta(experiment, name, options.diffusion)
+    vars(process).update(eta=eta, pinned=spec.pinned, variance=variance)  # each process reads its own of these
     most = process.timesteps or 1000
     if steps is None:
         steps = max(most, FEWEST) if spec.pinned else min(spec.steps or most, most)
     grid = [spec.grid] if spec.grid else []
     times = process.times(check_int("steps", steps, 1, process.most_steps), *grid)
     return Sampler(spec.loop, process, times[check_int("begin", options.begin, 0, len(times) - 2) :])
+
+
+def _diffusion_eta(experiment: Experiment, name: str, diffusion: float) -> Eta:
+    if experiment.config.process != "gaussian" or experiment.config.schedule != "rectified":
+        raise UserError("a diffusion is of a flow on straight lines: these weights have another schedule")
+    if name not in ("sde", "ddpm"):
+        raise UserError(f"a diffusion goes by sde or ddpm, not by {name!r}")
+    return straight_eta(diffusion)

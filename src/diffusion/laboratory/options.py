@@ -18,6 +18,7 @@ from diffusion.laboratory.stopping import Stopped
 
 # Spellings of the release before, still understood where the new one is known. They are in no --help.
 RENAMED = {"--interval": "--guidance-interval", "--samples": "--count", "--method": "--sampler"}
+RENAMED |= {"--root": "--data-root", "--total-epochs": "--epochs", "--weight": "--guidance-scale"}  # of other programs
 
 
 def program() -> str:
@@ -37,10 +38,16 @@ class Parser(argparse.ArgumentParser):
         prog = f"{program()} {mode}".rstrip()
         super().__init__(prog, None, description, examples, formatter_class=Help, allow_abbrev=False)
         self._settings: dict[str, str] = {}  # by their names alone, what to write instead: lr -> --train.lr=…
+        self._bare: list[str] = []  # settings that may be given by their names alone
 
-    def parse_dotted(self, settings: Iterable[str], args: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and apart from them the overrides of `settings`: words such as --train.lr=1e-3."""
-        args = sys.argv[1:] if args is None else args
+    def parse_dotted(
+        self, settings: Iterable[str], args: list[str] | None, bare: str = ""
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and apart from them the overrides of `settings`: words such as --train.lr=1e-3.
+
+        Of the section `bare`, settings may also come as two words, --latent 20.
+        """
+        args = self._dotted(settings, sys.argv[1:] if args is None else args, bare)
         dotted = [word for word in args if word.startswith("--") and "." in word.split("=")[0]]
         self._settings = {setting.split(".")[1]: f"--{setting}=…" for setting in settings}
         return self.parse_args([word for word in args if word not in dotted]), dotted
@@ -50,6 +57,22 @@ class Parser(argparse.ArgumentParser):
         words = [self._spelled(word) for word in (sys.argv[1:] if args is None else args)]
         return super().parse_args(words, namespace)
 
+    def _dotted(self, settings: Iterable[str], args: list[str], bare: str) -> list[str]:
+        """The words, with --name value of the bare section as --section.name=value."""
+        names = {each.split(".")[1] for each in settings if bare and each.startswith(f"{bare}.")}
+        words, left = [], iter(args)
+        for word in left:
+            name, equals, value = word.partition("=")
+            name = name.removeprefix("--").replace("-", "_")
+            if name in names and word.startswith("--") and word.split("=")[0] not in self._option_string_actions:
+                value = value if equals else next(left, "--")
+                if value.startswith("--"):
+                    self.error(f"{word}: expected a value")
+                word = f"--{bare}.{name}={f'[{value}]' if ',' in value and '[' not in value else value}"
+            words.append(word)
+        self._bare = [f"--{name}" for name in names]
+        return words
+
     def _spelled(self, word: str) -> str:
         """The word with an option's present name; ends the program if there is no such option."""
         options, (name, equals, value) = self._option_string_actions, word.partition("=")
@@ -58,7 +81,9 @@ class Parser(argparse.ArgumentParser):
         if RENAMED.get(name) in options:
             return RENAMED[name] + equals + value
         meant = self._settings.get(name.removeprefix("--").replace("-", "_"))
-        self.error(str(unknown("option", name, [each for each in options if each.startswith("--")], meant)))
+        self.error(
+            str(unknown("option", name, [each for each in [*options, *self._bare] if each.startswith("--")], meant))
+        )
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message.removeprefix('argument ')}\n")

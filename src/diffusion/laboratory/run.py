@@ -102,7 +102,8 @@ class Run:
         if self.config.codec != "pixels":
             with self.accelerator.main_process_first():  # one encodes, the others find the file
                 data = encoded(self.experiment, data, "train", self.options.data_root, self.say)
-        return data.without(self.config.held_out)[0]
+        data, self.held_out = data.without(self.config.held_out)
+        return data
 
     # --- Train ---
 

@@ -25,13 +25,20 @@ def draw_grid(run: Run, images: Tensor, name: str, columns: int = 4) -> None:
         run.written.append(figures.grid(images, run.options.out / name, columns))
 
 
+def draw_losses(run: Run) -> None:
+    """The loss of every step."""
+    if run.is_main:
+        path, title = run.options.out / f"Plots/losses_for_{run.name}.png", f"{run.name}, {run.config.dataset}"
+        run.written.append(figures.losses(run.trainer.losses, run.trainer.steps_per_epoch, path, title))
+
+
 def draw_curves(judge: Judge) -> None:
     """Loss, FID and inception score against the epoch, with what real images score."""
     run, real = judge.run, judge.floor
     if not run.is_main:
         return
     title, path = f"{run.name}, {run.config.dataset}", lambda stem: run.options.out / f"Plots/{stem}_for_{run.name}.png"
-    run.written.append(figures.losses(run.trainer.losses, run.trainer.steps_per_epoch, path("losses"), title))
+    draw_losses(run)
     title += f"\nN = {real.n:,}, {real.extractor}"
     measured = [line for line in run.history if "fid" in line]
     scores = [("fid", "FID", "fid"), ("inception_score", "inception score", "incept_score")]

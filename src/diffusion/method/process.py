@@ -11,12 +11,21 @@ from diffusion.method.schedule import Schedule
 
 KARRAS = (0.01, 80.0)  # sigma / alpha at the last and at the first step of that grid
 Draw = Callable[[Tensor], Tensor]  # gives standard normal numbers of the shape of its argument
+Eta = float | Callable[[Tensor], Tensor]
 
 
 def append_dims(values: Tensor | float, like: Tensor) -> Tensor:
     """Per-sample numbers (B,) or a scalar (), shaped to multiply `like` (B, C, H, W)."""
     values = torch.as_tensor(values)
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1)) if values.dim() else values
+
+
+def straight_eta(diffusion: float) -> Eta:
+    """The eta of an SDE on straight lines whose noise grows by g = diffusion t; at most 1 for diffusion up to sqrt(8).
+
+    DDPM's SDE has g^2 = 2 t / (1 - t) there, and eta^2 scales that (Song et al. (2021), section 4.1, for small steps).
+    """
+    return lambda t: diffusion * (t * (1 - t) / 2).sqrt()
 
 
 class Process(nn.Module):
@@ -71,10 +80,11 @@ class Process(nn.Module):
 class Gaussian(Process):
     """x_t = alpha x_0 + sigma eps. `eta` 0 is DDIM, 1 is DDPM's ancestral step with the `variance` it adds.
 
-    With an infinite eta all noise is drawn afresh at each step: Song et al. (2023), Algorithm 1.
+    It may be a function of t, as `straight_eta`: whatever eta is, x_t has the same distribution at every t. With an
+    infinite one all noise is drawn afresh at each step: Song et al. (2023), Algorithm 1.
     """
 
-    def __init__(self, schedule: Schedule, eta: float = 1.0, variance: str = "posterior", logit_normal: bool = False):
+    def __init__(self, schedule: Schedule, eta: Eta = 1.0, variance: str = "posterior", logit_normal: bool = False):
         super().__init__()
         self.schedule, self.eta, self.variance, self.logit_normal = schedule, eta, variance, logit_normal
         self.timesteps = schedule.timesteps
@@ -119,13 +129,14 @@ class Gaussian(Process):
     def step(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, noise: Draw = torch.randn_like) -> Tensor:
         """Song et al. (2021), equation 12; with variance "beta", the fresh noise of Ho et al. (2020), section 3.2."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule(t), self.schedule(s)
+        eta = self.eta(t) if callable(self.eta) else self.eta
         beta = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).clamp(min=0)  # variance of x_t given x_s
         # The variance of x_s given x_t and x_0.
-        posterior = sigma_s**2 if self.eta == inf else self.eta**2 * beta * sigma_s**2 / sigma_t**2
+        posterior = sigma_s**2 if eta == inf else eta**2 * beta * sigma_s**2 / sigma_t**2
         kept = (sigma_s**2 - posterior).clamp(min=0).sqrt()
         eps = (x_t - alpha_t * x_0) / sigma_t
         x_s = alpha_s * x_0 + kept * eps
-        if self.eta == 0 or s == 0:  # nothing random, or the last step: its noise would only blur the result
+        if eta == 0 or s == 0:  # nothing random, or the last step: its noise would only blur the result
             return x_s
-        fresh = {"posterior": posterior.sqrt(), "beta": self.eta * beta.sqrt()}[self.variance]
+        fresh = {"posterior": posterior.sqrt(), "beta": eta * beta.sqrt()}[self.variance]
         return x_s + fresh * noise(x_t)

@@ -1,0 +1,53 @@
+"""Encode a data set with an autoencoder: mean and log-variance of every image's latents, in a file."""
+
+from diffusion.api.model import load as load_model
+from diffusion.data.datasets import load
+from diffusion.data.latents import latents_path, save_latents
+from diffusion.errors import UserError
+from diffusion.laboratory import versions
+from diffusion.laboratory.device import open_device
+from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.latents import posterior
+from diffusion.laboratory.options import Parser, one_of, output_file
+from diffusion.method.codec import Latents
+
+EXAMPLES = """examples:
+  python src encode-dataset --dataset MNIST --model vae           with the main version: your own or the shipped one
+  python src encode-dataset --weights latent_vae --part test      with any weight file of an autoencoder
+"""
+
+
+def parser() -> Parser:
+    p = Parser(__doc__, EXAMPLES, "encode-dataset")
+    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", dataset={"default": None})
+    versions.add_model_flags(p, "autoencoder", "vae")
+    p.add_argument("--part", type=one_of("part", ["train", "test"]), default="train", help="train or test images")
+    out = "the file to write (default: data/latents/DATASET_PART_CODEC.pth, where training looks for it)"
+    p.add_argument("--out", type=output_file(".pth"), help=out)
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    # --- Setup ---
+    args = parser().parse_args(argv)
+    path = versions.open_version(args, "autoencoder", "vae")
+    experiment = load_model(path, open_device(args.device)).experiment
+    if not isinstance(experiment.codec, Latents):
+        raise UserError(f"{path} works on pixels: it has no latents to encode into")
+    dataset = versions.dataset_of(args) if args.dataset else experiment.config.dataset
+    data = load(dataset, args.part, args.data_root, experiment.device)
+    if tuple(data.images.shape[1:]) != experiment.config.shape:
+        raise UserError(f"{path} encodes images {experiment.config.shape}, not those of {dataset}")
+    codec = experiment.config.codec if not experiment.config.is_codec else str(path)
+    out = args.out or latents_path(args.data_root, dataset, args.part, codec)
+
+    # --- Encode ---
+    latents = posterior(experiment.codec, data)
+    save_latents(out, data, args.part, latents, codec, experiment.codec.digest)
+
+    # --- Report ---
+    mean, log_var = latents.chunk(2, dim=1)
+    drawn = (mean.double().var((0, 2, 3)) + log_var.double().exp().mean((0, 2, 3))).sqrt()
+    print(f"{len(data):,} {dataset} {args.part} images, {mean[0].numel()} latents each by {experiment.origin}")
+    print(f"deviation of a latent from {drawn.min():.3f} to {drawn.max():.3f}; codec {experiment.codec.digest}")
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,133 @@
+"""The models of `--model`, by data set: where their versions are, and how one is promoted.
+
+dev is what training wrote last, after every epoch. main is what somebody promoted, or else what is shipped.
+"""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusion import files
+from diffusion.data.datasets import DATASETS, Dataset
+from diffusion.errors import UserError
+from diffusion.experiment.build import Experiment
+from diffusion.experiment.weights import load_weights, save_weights
+from diffusion.laboratory.options import one_of
+from diffusion.method.codec import Latents
+from diffusion.method.noise import Noise
+from diffusion.training.objectives import Denoising, Reconstruction
+
+MODELS = ("autoencoder", "vae", "flow")
+VERSIONS = ("dev", "main")
+SPLITS = [name.removeprefix("EMNIST-") for name in DATASETS if name.startswith("EMNIST-")]
+SHIPPED = {
+    "MNIST_vae": "latent_vae.pth",
+    "MNIST_flow": "latent.pth",
+    "FashionMNIST_vae": "latent_fashion_vae.pth",
+    "FashionMNIST_flow": "latent_fashion.pth",
+}
+PROMOTE = {
+    "ask": "on a terminal, ask whether what was trained becomes main",
+    "yes": "it does; the old main is kept beside it",
+    "no": "it stays dev",
+    "best": "it does if its loss on held-out training images is lower",
+}
+
+
+def add_model_flags(parser: Any, *models: str, version: bool = True) -> Any:
+    """The group of options that say which model of which data set; `add_argument` adds more to it."""
+    group = parser.add_argument_group("models by data set and kind")
+    group.add_argument("--model", type=one_of("model", models), help=", ".join(models))
+    dataset = next(each for each in parser._actions if each.dest == "dataset")
+    dataset.type = one_of("dataset", [*DATASETS, "EMNIST"])
+    group.add_argument("--split", type=one_of("split", SPLITS), help=f"of --dataset EMNIST: {', '.join(SPLITS)}")
+    if version:
+        help = "dev, of the last epoch, or main, promoted or shipped (default: main)"
+        group.add_argument("--model-version", type=one_of("version", VERSIONS), default="main", help=help)
+    return group
+
+
+def dataset_of(args: Namespace) -> str:
+    """The data set that --dataset and --split name; UserError if they do not go together."""
+    name = args.dataset or "MNIST"
+    if name == "EMNIST":
+        return f"EMNIST-{args.split or 'balanced'}"
+    if args.split:
+        raise UserError(f"--split {args.split} goes with --dataset EMNIST, not with {name}")
+    return name
+
+
+def path_of(out: Path, name: str, version: str) -> Path:
+    """Where a version of "MNIST_vae" or the like is kept, if it is there."""
+    return out / {"dev": f"runs/{name}", "main": "weights"}[version] / f"{name}.pth"
+
+
+def find_version(dataset: str, model: str, version: str = "main", out: Path = Path(".")) -> Path:
+    """The weight file of a version; UserError, with the command that makes one, if it is not there."""
+    name = f"{dataset}_{model}"
+    if (path := path_of(out, name, version)).is_file():
+        return path
+    if version == "main" and name in SHIPPED and (shipped := files.shipped_weights() / SHIPPED[name]).is_file():
+        return shipped
+    train = f"python src train --dataset {dataset.replace('EMNIST-', 'EMNIST --split ')} --model {model}"
+    hint = "; there is a dev: --model-version dev" if version == "main" and path_of(out, name, "dev").is_file() else ""
+    raise UserError(f"there is no {version} version of the {model} of {dataset}: `{train}` makes {str(path)!r}{hint}")
+
+
+def open_version(args: Namespace, *models: str) -> Path:
+    """The weight file that --weights or --model names; UserError if it is neither or both."""
+    if bool(args.weights) == bool(args.model):
+        raise UserError(f"which weights? Say either --weights NAME or --model {', '.join(models)}")
+    return args.weights or find_version(dataset_of(args), args.model, args.model_version)
+
+
+# --- Choosing ---
+
+
+@torch.no_grad()
+def held_out_loss(experiment: Experiment, held_out: Dataset) -> float:
+    """The loss of the averaged weights on images or latents that were not trained on, of the same noise every time."""
+    objective = Reconstruction(experiment) if experiment.config.is_codec else Denoising(experiment)
+    total = 0.0
+    for index in torch.arange(len(held_out), device=held_out.images.device).split(1000):
+        part = held_out[index]
+        inputs = objective.draw(part.images, part.labels if experiment.config.classes else None, Noise(0, index))
+        total += objective.loss(experiment.trained, *inputs).item() * len(part)
+    return total / len(held_out)
+
+
+def promote(dev: Path, main: Path, how: str, held_out: Dataset) -> str:
+    """Make dev main, if `how` of PROMOTE says so; the old main is kept. What was done, for people to read."""
+    experiment, asked = load_weights(dev), how
+    if how == "best":
+        how, why = _is_better(experiment, main, held_out)
+        asked = f"best: {why}"
+    if how == "ask":
+        if not sys.stdin.isatty():
+            return f"{dev} was not promoted to {main}: there is no terminal to ask at (--promote yes does it unasked)"
+        how = "yes" if input(f"promote {dev} to {main}? [y/N] ").strip().lower() in ("y", "yes") else "no"
+    if how != "yes":
+        return f"{dev} was not promoted to {main} ({asked})"
+    kept = f"; the old one is kept in {files.put_aside(main)}" if main.is_file() else ""
+    save_weights(main, experiment)
+    return f"promoted to {main} ({asked}){kept}"
+
+
+def _is_better(dev: Experiment, main: Path, held_out: Dataset) -> tuple[str, str]:
+    if not main.is_file():
+        return "yes", "there was no main"
+    old = load_weights(main)
+    if (
+        isinstance(dev.codec, Latents)
+        and not dev.config.is_codec
+        and dev.codec.digest != getattr(old.codec, "digest", "")
+    ):
+        raise UserError(
+            f"{main} works on the latents of another codec, so their losses say nothing: --promote yes or no"
+        )
+    new_loss, old_loss = held_out_loss(dev, held_out), held_out_loss(old, held_out)
+    words = f"loss {new_loss:.4f} against {old_loss:.4f} on {len(held_out):,} held-out training images"
+    return ("yes" if new_loss < old_loss else "no"), words
