@@ -84,6 +84,19 @@ def curve(
     return _save(axes, path, title=title, xlabel="epoch", ylabel=label)
 
 
+def confusion(counts: Tensor, names: Sequence[str], path: Path, title: str) -> Path:
+    """How often (K, K) images of a class, by row, are taken for another, by column; the mistakes are coloured."""
+    axes, share = _axes(), counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
+    mistakes = share.clone().fill_diagonal_(0)
+    axes.imshow(mistakes.cpu().numpy(), cmap="Reds", vmin=0, vmax=max(0.01, mistakes.max().item()))
+    ticks, size = range(len(names)), 7 if len(names) <= 12 else 3
+    axes.set_xticks(ticks, names, rotation=90, fontsize=size)
+    axes.set_yticks(ticks, names, fontsize=size)
+    for row, column in counts.nonzero().tolist():
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=size - 1)
+    return _save(axes, path, title=title, xlabel="answered", ylabel="label")
+
+
 def trials(study: "Study", stem: Path) -> list[Path]:
     """The FID of a sweep's trials: with their settings, the best darkest, and in their order, with the best so far."""
     from optuna.visualization import matplotlib as plots  # seconds to import

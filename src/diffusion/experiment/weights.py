@@ -87,7 +87,7 @@ def _rebuilt(content: dict[str, Any]) -> Experiment:
 
 def open_codec(config: Config, folders: Iterable[Path]) -> Codec | None:
     """The codec in the weight file that config.codec names, None for pixels; UserError if it is no autoencoder's."""
-    if config.codec == "pixels":
+    if config.codec == "pixels" or config.is_codec:
         return None
     experiment = load_weights(find_weights(config.codec, folders))
     if not experiment.config.is_codec:

@@ -161,9 +161,9 @@ class Run:
         They have the `labels` (count,), or they are the first `count` of `originals`, degraded and restored. An
         autoencoder draws none: it reconstructs as many test images.
         """
-        index = self.share(torch.arange(count, device=self.device))
         if self.config.is_codec:
-            return gather(reconstruct(self.experiment, self.test.images[index]))
+            return gather(reconstruct(self.experiment, self.share(self.test.images[:count])))
+        index = self.share(torch.arange(count, device=self.device))
         given = {"labels": labels, "originals": originals}
         given = {name: values if values is None else values[index] for name, values in given.items()}
         states = build_sampler(self.experiment, options).steps + 1

@@ -4,7 +4,7 @@ Every log p here is in nats and (N, K): of N images under each of K classes.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from diffusion.method.likelihood import Span, log_likelihood
 from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian, append_dims
 
-LATENT_SPAN: Span = (0.05, 50.0)  # of sigma / alpha: latents are known to 0.05 of their deviation
+LATENT_SPAN: Span = (0.05, 200.0)  # of sigma / alpha: latents count to 0.05 of their deviation; at 200 all is lost
 MARGIN = 20.0  # nats below the best class, by one probe, up to which a class is looked at again
 TOGETHER = 2000  # pairs of image and class in one call; the exact trace takes as many derivatives as there are latents
 SURE = 3.0  # standard errors by which a class has to be worse than the best to be left out
@@ -148,18 +148,14 @@ def confusion(posterior: Tensor, labels: Tensor) -> Tensor:
     return torch.bincount(labels * k + posterior.argmax(1), minlength=k * k).reshape(k, k)
 
 
-def mixture_log_likelihoods(
-    train: Tensor, labels: Tensor, test: Tensor, components: Sequence[int]
-) -> dict[int, Tensor]:
-    """A baseline without a network: log p(x | y), (N, K), by a Gaussian mixture a class of so many components each,
-    with full covariances, fitted to train (M, D) and labels (M,).
+def mixture_log_likelihoods(train: Tensor, labels: Tensor, test: Tensor, components: int) -> Tensor:
+    """A baseline without a network: log p(x | y), (N, K), of test (N, D), by a mixture a class of so many Gaussians,
+    with full covariances, fitted to train (M, D) and its labels (M,).
     """
     from sklearn.mixture import GaussianMixture  # here, as only this needs it
 
-    x, y, kinds = train.double().cpu(), test.double().cpu().numpy(), int(labels.max()) + 1
-    found = {}
-    for count in components:
-        fits = [GaussianMixture(count, reg_covar=1e-4, random_state=0, max_iter=60) for _ in range(kinds)]
-        nats = [fit.fit(x[labels.cpu() == k].numpy()).score_samples(y) for k, fit in enumerate(fits)]
-        found[count] = torch.stack([torch.from_numpy(each) for each in nats], 1)
-    return found
+    x, y, nats = train.double().cpu(), test.double().cpu().numpy(), []
+    for label in range(int(labels.max()) + 1):
+        mixture = GaussianMixture(components, reg_covar=1e-4, random_state=0, max_iter=60)
+        nats.append(torch.from_numpy(mixture.fit(x[labels.cpu() == label].numpy()).score_samples(y)))
+    return torch.stack(nats, 1)

@@ -1,0 +1,152 @@
+"""Test a model on test images: its losses and, of a class-conditional flow, what labels it gives by Bayes' rule."""
+
+import json
+import time
+from argparse import Namespace
+from typing import Any
+
+import torch
+
+from diffusion import figures, files
+from diffusion.api.model import load as load_model
+from diffusion.data.datasets import Dataset, load
+from diffusion.errors import UserError
+from diffusion.experiment.build import Experiment
+from diffusion.laboratory import versions
+from diffusion.laboratory.classification import (
+    Answer,
+    Codes,
+    by_importance,
+    by_mixtures,
+    by_pixels,
+    pixel_variance,
+)
+from diffusion.laboratory.device import open_device
+from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.options import Parser, number, output_file
+from diffusion.laboratory.show import row
+from diffusion.method import bayes
+from diffusion.method.codec import Latents
+from diffusion.method.noise import Noise
+from diffusion.training.objectives import reconstruction_terms
+
+EXAMPLES = """examples:
+  python src test --dataset MNIST --model vae            losses on the test split
+  python src test --weights latent                       labels by Bayes' rule, in some minutes
+  python src test --weights latent --count 1000 --exhaustive 1000 --pixel-count 0
+"""
+DRAWS = (1, 16, 64)  # K of the importance-weighted bound
+PIXEL_MODELS = {"MNIST": "unet", "FashionMNIST": "unet_fashion"}
+
+
+def parser() -> Parser:
+    p = Parser(__doc__, EXAMPLES, "test")
+    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", dataset={"default": None})
+    versions.add_model_flags(p, *versions.MODELS)
+    p.add_argument("--num-workers", type=number(int, 0), default=0, help="understood, not needed: data is in memory")
+    group = p.add_argument_group("Bayes' rule")
+    group.add_argument("--count", type=number(int, 1), help="test images (default: all)")
+    group.add_argument("--steps", type=number(int, 2), default=20, help="of the flow, two network calls each")
+    group.add_argument("--exhaustive", type=number(int, 0), default=0, help="check the two stages on so many images")
+    group.add_argument("--draws", type=number(int, 0), default=max(DRAWS), help="of the bound, 0 leaves it out")
+    group.add_argument("--pixels", help="a pixel model to compare with (default: the data set's; its name)")
+    group.add_argument("--pixel-count", type=number(int, 0), default=1000, help="… on so many images, 0 leaves it out")
+    p.add_argument("--out", type=output_file(), help="append the numbers to this file, one JSON object a line")
+    picture = {"type": output_file(".png"), "default": "confusion.png", "help": "X.png, the confusion matrix"}
+    p.add_argument("--picture", **picture)
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    # --- Setup ---
+    args, began = parser().parse_args(argv), time.monotonic()
+    path = versions.open_version(args, *versions.MODELS)
+    experiment = load_model(path, open_device(args.device)).experiment
+    if not isinstance(experiment.codec, Latents):
+        raise UserError(f"{path} works on pixels: `python src evaluate` scores it")
+    dataset = versions.dataset_of(args) if args.dataset else experiment.config.dataset
+    load_split = lambda split: load(dataset, split, args.data_root, experiment.device)
+    test = load_split("test").shuffled()
+    test = test[torch.arange(min(args.count or len(test), len(test)), device=experiment.device)]
+
+    # --- Measure ---
+    print(f"{experiment.origin}; {len(test):,} test images of {dataset}\n")
+    record = {"weights": str(path), "dataset": dataset, "n": len(test), **losses(experiment, test)}
+    if not experiment.config.is_codec and experiment.config.classes:
+        train, held_out = load_split("train").without(experiment.config.held_out)
+        record["bayes"] = classify(args, experiment, train, held_out, test)
+
+    # --- Report ---
+    print(f"\nthis command took {time.monotonic() - began:.0f} s, by {torch.get_num_threads()} threads")
+    if args.out:
+        text = (args.out.read_bytes() if args.out.exists() else b"") + json.dumps(record).encode() + b"\n"
+        print(f"appended to {files.write_atomically(args.out, lambda file: file.write(text))}")
+
+
+@torch.no_grad()
+def losses(experiment: Experiment, test: Dataset) -> dict[str, float]:
+    """Errors and KL divergence of the codec, from one draw an image, and the loss of a flow on its latents."""
+    index = torch.arange(len(test), device=test.images.device)
+    autoencoder, shape = experiment.codec.autoencoder, (len(test), *experiment.codec.shape)
+    eps = Noise(0, index)(torch.empty(shape, device=index.device))
+    terms = [[], [], []]
+    for part in index.split(1000):
+        images = test.images[part] / 255
+        half_sse, kl = reconstruction_terms(autoencoder, images, eps[part])
+        for kept, each in zip(terms, (half_sse, kl, reconstruction_terms(autoencoder, images, eps[part], "l1")[0])):
+            kept.append(each)
+    half_sse, kl, absolute = (torch.cat(each).mean().item() for each in terms)
+    found = {"half_sse": half_sse, "sum_of_errors": absolute} | ({"kl": kl} if autoencoder.variational else {})
+    if not experiment.config.is_codec:
+        found["flow_loss"] = versions.held_out_loss(experiment, test)
+    for name, value in found.items():
+        print(f"{name.replace('_', ' '):<16}{value:.4f}")
+    return found
+
+
+def classify(
+    args: Namespace, experiment: Experiment, train: Dataset, held_out: Dataset, test: Dataset
+) -> list[dict[str, Any]]:
+    """Accuracies by every way to log p(x | y), printed as they come."""
+    log_prior = bayes.class_prior(train.labels, experiment.config.classes).to(test.labels.device)
+    codes, found = Codes(experiment, test, args.steps), []
+
+    def say(answer: Answer) -> None:
+        plain, balanced = bayes.accuracies(answer.nats + log_prior, answer.labels)
+        cells = f"{len(answer.labels):,}", f"{plain:.2%}", f"{balanced:.2%}", f"{answer.seconds:.0f} s"
+        print(row(answer.name, *cells), flush=True)
+        found.append({"name": answer.name, "n": len(answer.labels), "accuracy": plain, "balanced": balanced})
+        found[-1] |= {"seconds": round(answer.seconds, 1), "meaning": answer.meaning}
+
+    print("\n" + row("labels by Bayes' rule", "images", "accuracy", "balanced", "took"))
+    say(by_code := codes.answer(log_prior))
+    if args.draws and codes.codec.autoencoder.variational and len(held_out):
+        counts = tuple(each for each in DRAWS if each <= args.draws) or (args.draws,)
+        for answer in by_importance(codes, by_code, log_prior, pixel_variance(codes.codec, held_out), counts):
+            say(answer)
+    for answer in by_mixtures(codes.codec, train, test):
+        say(answer)
+    if pixels := pixel_model(args, test):
+        say(by_pixels(pixels, test[torch.arange(min(args.pixel_count, len(test)), device=test.labels.device)]))
+    print()
+    for meaning in dict.fromkeys(each["meaning"] for each in found):
+        print(f"{', '.join(each['name'] for each in found if each['meaning'] == meaning)}: {meaning}.")
+    if args.exhaustive:
+        count = min(args.exhaustive, len(test))
+        same = (codes.exhaustive(count) + log_prior).argmax(1) == (by_code.nats[:count] + log_prior).argmax(1)
+        print(f"two stages and the exact trace under every class agree on {same.sum()} of {count:,} images")
+        found.append({"name": "exhaustive", "n": count, "same": int(same.sum())})
+    matrix, title = bayes.confusion(by_code.nats + log_prior, test.labels), f"{experiment.config.preset}, by the code"
+    print(f"wrote {figures.confusion(matrix, test.classes, args.picture, title)}")
+    return found
+
+
+def pixel_model(args: Namespace, test: Dataset) -> Experiment | None:
+    """The class-conditional pixel model to compare with, if there is one for this data set."""
+    name = args.pixels or PIXEL_MODELS.get(test.name)
+    if not name or not args.pixel_count:
+        return None
+    experiment = load_model(name, open_device(args.device)).experiment
+    if experiment.config.classes != len(test.classes) or isinstance(experiment.codec, Latents):
+        raise UserError(f"--pixels {name}: it is no model of pixels that knows the labels of {test.name}")
+    return experiment
