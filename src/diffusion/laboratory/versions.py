@@ -18,7 +18,7 @@ from diffusion.experiment.weights import load_weights, save_weights
 from diffusion.laboratory.options import one_of
 from diffusion.method.codec import Latents
 from diffusion.method.noise import Noise
-from diffusion.training.objectives import Denoising, Reconstruction
+from diffusion.training.objectives import objective_of
 
 MODELS = ("autoencoder", "vae", "flow")
 VERSIONS = ("dev", "main")
@@ -90,8 +90,7 @@ def open_version(args: Namespace, *models: str) -> Path:
 @torch.no_grad()
 def held_out_loss(experiment: Experiment, held_out: Dataset) -> float:
     """The loss of the averaged weights on images or latents that were not trained on, of the same noise every time."""
-    objective = Reconstruction(experiment) if experiment.config.is_codec else Denoising(experiment)
-    total = 0.0
+    objective, total = objective_of(experiment), 0.0
     for index in torch.arange(len(held_out), device=held_out.images.device).split(1000):
         part = held_out[index]
         inputs = objective.draw(part.images, part.labels if experiment.config.classes else None, Noise(0, index))
