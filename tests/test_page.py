@@ -230,9 +230,7 @@ def test_hot_and_cold_and_the_epochs_have_their_columns(open_page):
     page = finished(open_page("compare?what=cold&place=14"))
     assert page.locator(".strip figcaption").all_inner_texts() == ["noise", "rows averaged", "columns averaged"]
     rows = pictures(page, 1, 3, 1)[0]
-    assert (
-        rows.std(1).min() < 25 and rows.std(1).max() > 50
-    )  # some rows are averaged but for a little noise, others not
+    assert rows.std(1).min() < 25 and rows.std(1).max() > 50  # some are averaged, but for a little noise, others not
     page.get_by_role("radio", name="Training").check()
     until(page, "document.querySelectorAll('.strip figure').length === 2")
     assert finished(page).locator(".strip figcaption").all_inner_texts() == ["epoch 0", "epoch 20"]
@@ -243,7 +241,7 @@ def test_hot_and_cold_and_the_epochs_have_their_columns(open_page):
 
 def test_a_drawing_is_recognised_and_brought_back(open_page):
     page = open_page("draw?strokes=")
-    assert "Draw a digit" in page.locator(".status").inner_text()
+    page.locator(".status", has_text="Draw a digit.").wait_for()
     drag(page, (0.2, 0.2), (0.8, 0.2), (0.6, 0.5), (0.45, 0.9))
     page.wait_for_selector("svg[aria-label^='The classifier sees 7']")
     finished(page)
