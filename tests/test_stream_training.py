@@ -200,24 +200,31 @@ def kill(child):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_processes_killed_at_random_reach_what_memory_reaches(tmp_path, processes):
-    """The server, the training, or both, some times in a row; then the training is left to end."""
+@pytest.mark.parametrize(("kind", "processes"), [("stream", 1), ("stream", 2), ("shards", 2)])
+def test_processes_killed_at_random_reach_what_an_unbroken_run_reaches(tmp_path, kind, processes):
+    """The training, the server, or both, some times in a row; then the training is left to end.
+
+    From a stream that is what a run from files reaches; of shards the order is another, and so are the weights.
+    """
     words = [*TINY, *QUICK, "--steps", "60", "--train.sheet_steps=[60]", "--train.sheet_every=60", "--save-every", "0"]
-    python = [sys.executable]
+    python, out = [sys.executable], tmp_path / "broken"
     if processes > 1:
         python = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes, "--master-port", 0]
     command = lambda out, *more: [*python, "src", "train", *words, "--out", out, *more]
-    whole = start(*command(tmp_path / "memory"))
-    assert whole.wait(200) == 0, whole.stdout.read()
-    whole.stdout.close()
+    source, server, port = ["--stream", tmp_path / "files"], None, 0
+    if kind == "shards":
+        from diffusion.streaming import shards  # takes two seconds, which other tests need not spend
 
-    server, address = served()
-    port, out, deaths = address.rpartition(":")[2], tmp_path / "stream", 0
+        list(shards.write({split: load("MNIST", split, ROOT / "data") for split in SMALL}, tmp_path / "files/MNIST", 6))
+        done(start(*command(tmp_path / "whole", *source)))
+    else:
+        done(start(*command(tmp_path / "whole")))
+        server, address = served()
+        source, port = ["--stream", address], address.rpartition(":")[2]
     reached = lambda: len(state(out)["trainer"]["losses"]) if (out / "runs/unet_fast/state.pt").exists() else 0
+    deaths, child = 0, start(*command(out, *source))
     try:
-        child = start(*command(out, "--stream", address))
-        for who in ("client", "server", "both", random.choice(["client", "server", "both"])):
+        for who in ["client", "server", "both", "client"] if server else ["client"] * 3:
             before, deadline = reached(), time.monotonic() + 100
             while reached() < before + 3 and child.poll() is None and time.monotonic() < deadline:
                 time.sleep(random.uniform(0, 0.1))
@@ -230,12 +237,16 @@ def test_processes_killed_at_random_reach_what_memory_reaches(tmp_path, processe
                 kill(server)
                 server, _ = served(port)
             if who != "server":
-                child = start(*command(out, "--stream", address, "--resume"))
-        said = child.communicate(timeout=200)[0]
-        assert child.returncode == 0, said
+                child = start(*command(out, *source, "--resume"))
+        done(child)
     finally:
-        for each in (child, server):
+        for each in filter(None, (child, server)):
             if each.poll() is None:
                 kill(each)
     assert deaths >= 2
-    same_run(state(tmp_path / "memory"), state(out))
+    same_run(state(tmp_path / "whole"), state(out))
+
+
+def done(child):
+    said = child.communicate(timeout=200)[0]
+    assert child.returncode == 0, said

@@ -7,18 +7,20 @@ from argparse import Namespace
 
 from diffusion.data.sources import CAPTIONED, NAMES, load
 from diffusion.laboratory.flags import add_flags
-from diffusion.laboratory.options import Parser, number, one_of
+from diffusion.laboratory.options import Parser, number, one_of, output_directory
 from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.stopping import on_stop
 from diffusion.streaming.client import TOKEN
-from diffusion.streaming.server import CLIENTS, Server
+from diffusion.streaming.server import CLIENTS, Served, Server
 
 EXAMPLES = f"""examples:
   python src stream --dataset digits --samples 100000                  captioned digits, until Ctrl-C
   python src train --config configs/text_digits.yaml --stream ws://127.0.0.1:8765       in another terminal
   {TOKEN}=a-long-secret python src stream --dataset MNIST FashionMNIST --host 0.0.0.0    for other machines, too
 
-docs/stream.md describes both protocols.
+  python src stream --dataset digits --write-shards shards              files for many machines: train … --stream shards
+
+docs/stream.md describes both protocols, and the files.
 """
 SHOWN = 0.5  # seconds between two looks at how much was served
 
@@ -34,7 +36,11 @@ def parser() -> Parser:
     token = f"what clients have to send (default: the variable {TOKEN}, which no list of processes shows)"
     p.add_argument("--token", help=token)
     p.add_argument("--clients", type=number(int, 1, 10_000), default=CLIENTS, help="connections at a time, at most")
-    add_flags(p, "seed", "data-root", seed={"help": "of the orders of version 1.0; in version 2.0 clients say theirs"})
+    folder = "write WebDataset shards into this folder instead, a folder for each data set"
+    p.add_argument("--write-shards", type=output_directory, metavar="FOLDER", help=folder)
+    p.add_argument("--shards", type=number(int, 1, 100_000), default=16, help="of each split; processes divide them")
+    seed = {"help": "of the order in shards and in version 1.0; clients of version 2.0 say theirs"}
+    add_flags(p, "seed", "data-root", seed=seed)
     return p
 
 
@@ -47,9 +53,25 @@ def main(argv: list[str] | None = None) -> None:
         }
         for name in dict.fromkeys(args.dataset)
     }
+    if args.write_shards:
+        return write_shards(served, args)
     server = Server(served, token=args.token or os.environ.get(TOKEN), seed=args.seed, clients=args.clients)
     asyncio.run(serve(server, args))
     print(f"\nserved {server.samples:,} samples")
+
+
+def write_shards(served: Served, args: Namespace) -> None:
+    """Write each data set into a folder of its own, and say where."""
+    from diffusion.streaming import shards  # not above: Hugging Face's datasets take two seconds to import
+
+    for name, splits in served.items():
+        total, folder = sum(map(len, splits.values())), args.write_shards / name
+        with progress_bar(total, f"writing {name}", unit="sample") as bar:
+            for written in shards.write(splits, folder, args.shards, args.seed):
+                bar.update(written)
+        sizes = ", ".join(f"{len(data):,} {split}" for split, data in splits.items())
+        print(f"{name}: {sizes} in {args.shards} shards each, {folder}")
+    print(f"python src train … --stream {args.write_shards}")
 
 
 async def serve(server: Server, args: Namespace) -> None:

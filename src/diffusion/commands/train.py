@@ -46,7 +46,8 @@ def parser() -> Parser:
     )
     minutes = "… or minutes; what is used up first ends the training"
     p.add_argument("--minutes", type=number(float, 1e-3, MOST), help=minutes)
-    p.add_argument("--stream", help="take the data from a server, ws://HOST:PORT (python src stream), not from files")
+    stream = "take the data from ws://HOST:PORT, or from a folder of shards: see python src stream --help"
+    p.add_argument("--stream", help=stream)
     add_training_flags(p, "runs", "Plots", "contents")
     group = versions.add_model_flags(p, *versions.MODELS, version=False)
     group.add_argument("--codec", help="of a flow: a weight file of an autoencoder (default: the data set's vae)")

@@ -1,1 +1,1 @@
-"""Data sets over WebSockets: protocols, a server, clients that training draws from. Imports data and errors alone."""
+"""Data sets over WebSockets and in shards, as sources of training's batches. Imports data, files and errors alone."""

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from websockets.asyncio.server import ServerConnection
@@ -25,6 +26,7 @@ from diffusion.streaming.protocol import Refused, hear, say
 
 VERSION = "1.0"
 MOST_BYTES = 8_000_000  # of an answer: clients take messages of up to ten million
+MOST_PIXELS = 2048 * 2048  # of a picture
 USUAL = 32  # samples of an answer, if nobody says how many
 
 
@@ -135,12 +137,13 @@ def encode(image: Tensor) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def decode(text: str, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """The picture (C, H, W) uint8 of a file that PIL knows, in base64; None if it is not one of that shape."""
-    with contextlib.suppress(ValueError, OSError, Image.DecompressionBombError):
+def decode(text: str) -> Tensor | None:
+    """The picture (C, H, W) uint8 in a file that PIL knows, in base64: grey, or else RGB; None if there is none."""
+    with contextlib.suppress(ValueError, TypeError, OSError, SyntaxError, Image.DecompressionBombError):
         image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
-        if image.size == (shape[2], shape[1]):
-            return np.asarray(image.convert("L" if shape[0] == 1 else "RGB")).reshape(*shape[1:], -1).transpose(2, 0, 1)
+        if image.width * image.height <= MOST_PIXELS:
+            pixels = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+            return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
     return None
 
 

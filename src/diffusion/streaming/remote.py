@@ -44,9 +44,7 @@ class RemoteDataset(Source):
     def whole(self, count: int | None = None) -> Dataset:
         """UserError if it is more than fits into the memory of an ordinary machine."""
         count = len(self) if count is None else min(count, len(self))
-        if (size := count * self.about.sample_bytes) > MOST_BYTES:
-            limit = f"{MOST_BYTES / 2**30:.0f} GiB at once"
-            raise UserError(f"{self.name} {self.split} has {size / 2**30:.0f} GiB; what is scored against is {limit}")
+        check_size(self.name, count, self.about)
         step = min(self.about.most, 4096)
         parts = [*self.batches(Range(None, 0, at, min(step, count - at)) for at in range(0, count, step))]
         images, labels = (torch.cat([getattr(part, what) for part in parts]) for what in ("images", "labels"))
@@ -56,6 +54,13 @@ class RemoteDataset(Source):
         if part.count > self.about.most:
             raise UserError(f"the server sends at most {self.about.most} samples at once: a smaller batch size, please")
         return Get(number % 2**32, self.name, self.split, self.about.fingerprint, *part)
+
+
+def check_size(name: str, count: int, about: About) -> None:
+    """UserError if so many samples do not fit into the memory of an ordinary machine."""
+    if (size := count * about.sample_bytes) > MOST_BYTES:
+        limit = f"no more than {MOST_BYTES / 2**30:.0f} GiB are held at once, to score against"
+        raise UserError(f"{count:,} samples of {name} are {size / 2**30:.0f} GiB; {limit}")
 
 
 def load(
