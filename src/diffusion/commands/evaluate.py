@@ -3,7 +3,7 @@
 import json
 import statistics
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.exam import Exam, describe, record, table
+from diffusion.laboratory.exam import describe, record, table
 from diffusion.laboratory.flags import RunOptions, add_flags, options_of
 from diffusion.laboratory.judge import check_features, check_sampling, open_reference
 from diffusion.laboratory.options import Parser, number, output_file
 from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.show import row, spread
+from diffusion.laboratory.subjects import EXAMS, DigitsExam
 from diffusion.metrics.coverage import coverage, neighbours
 from diffusion.metrics.likeness import agreement
 from diffusion.metrics.scores import Reference, score
@@ -44,7 +45,8 @@ def parser() -> Parser:
     count = {"type": number(int, 16), "default": None, "help": what}
     add_flags(p, "weights", "preset", "count", weights={"required": True}, count=count)
     p.add_argument("--seeds", type=number(int, 1), default=3, help="how often all is repeated, for the spread")
-    add_flags(p, "seed", "sampler", "steps", "guidance-scale", "guidance-interval", seed={"help": "the first seed"})
+    seed = {"help": "the first seed; a text model gets other prompts, too"}
+    add_flags(p, "seed", "sampler", "steps", "guidance-scale", "guidance-interval", seed=seed)
     add_flags(p, "features", "inception-weights", "batch-size", "data-root", "device")
     p.add_argument("--out", type=output_file(), help="append the numbers to this file, one JSON object a line")
     sheet = "X.png: samples, each above the training image nearest to it"
@@ -98,8 +100,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -> None:
     """The obedience of a text model: what its pictures show of what was asked for, before real pictures and chance."""
-    if experiment.config.dataset != "digits":
-        raise UserError(f"there are no checkers for pictures of {experiment.config.dataset}, only for digits")
+    if (dataset := experiment.config.dataset) not in EXAMS:
+        raise UserError(f"there are no checkers for pictures of {dataset}, only for {' and '.join(EXAMS)}")
     sampler, count = check_sampling(experiment, options), PROMPTS if args.count is None else args.count
     scale = guidance_scale(experiment, options)
     print(f"{experiment.origin}: {sampler.nfe} steps, guidance scale {scale:g}; {count} prompts of each kind\n")
@@ -110,22 +112,22 @@ def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -
             given = {"seed": args.seed, "labels": prompts, "batch_size": args.batch_size}
             return generate(experiment, index, options, **given, tick=bar.update)
 
-    exam = Exam(args.data_root, experiment.device, count)
-    papers = [exam.scenes(split) for split in ("seen", "unseen")]
-    sat = [each for scenes in papers for each in exam.mark(scenes, sample([scene.caption for scene in scenes]))]
+    exam = EXAMS[dataset](args.data_root, experiment.device, count, args.seed)
+    papers = [exam.questions(split) for split in ("seen", "unseen")]
+    sat = [each for paper in papers for each in exam.mark(paper, sample([each.caption for each in paper]))]
+    print(table(sat, exam.attributes))
+    facts = {"weights": args.weights, "seed": args.seed, "calls": sampler.nfe, "guidance_scale": scale}
+    facts |= {"prompts": count, "obedience": record(sat)} | (compare(exam, sample) if dataset == "digits" else {})
+    append(args.out, facts)
+
+
+def compare(exam: DigitsExam, sample: Callable[[Sequence[str]], Tensor]) -> dict[str, Any]:
+    """Twin prompts and the diversity within a prompt, of a model and of real pictures."""
     (model, real), (varied, varied_real) = exam.twins(sample), exam.diversity(sample)
-    print(table(sat))
     print(f"\ntwins, both right: {describe(model)}; of real pictures {real.value:.1%}")
     print(f"pictures of one prompt differ by {varied:.4f}, real ones by {varied_real:.4f}: {varied / varied_real:.2f}")
-    facts = {
-        "weights": args.weights,
-        "seed": args.seed,
-        "calls": sampler.nfe,
-        "guidance_scale": scale,
-        "prompts": count,
-    }
-    facts |= {"obedience": record(sat), "twins": model, "twins_real": real, "reader": exam.reader.sha256}
-    append(args.out, facts | {"diversity": varied, "diversity_real": varied_real})
+    facts = {"twins": model, "twins_real": real, "reader": exam.reader.sha256}
+    return facts | {"diversity": varied, "diversity_real": varied_real}
 
 
 def append(path: Path | None, facts: dict[str, Any]) -> None:

