@@ -71,7 +71,8 @@ def table(sat: Sequence[Sat], attributes: Sequence[str]) -> str:
 
 
 def _cells(sat: Sequence[Sat], what: str) -> list[str]:
-    model, real, chance = (shares([v for each in sat for v in getattr(each, who)])[what] for who in Sat._fields[2:])
+    of = lambda who: shares([verdict for each in sat for verdict in getattr(each, who)]).get(what, Share(0, 0))
+    model, real, chance = map(of, ("model", "real", "chance"))
     value, interval = describe(model).split()
     return [value, interval, f"{real.value:.1%}", f"{chance.value:.1%}"]
 
