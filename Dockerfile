@@ -1,6 +1,7 @@
-# A shell in which everything runs:
+# A shell in which everything runs, or a server for others (its token is whatever you choose):
 #
 #     docker build -t cold_dif_model . && docker run --rm -ti cold_dif_model
+#     docker run --rm -p 8000:8000 cold_dif_model python src serve --host 0.0.0.0 --token a-long-secret
 #
 # Build arguments, given as --build-arg NAME=VALUE:
 #
@@ -43,5 +44,10 @@ RUN touch .venv/.requirements \
  && make .venv/.installed \
  && mkdir -p Plots contents contents_custom contents_lap data runs \
  && if [ -d .git ]; then pre-commit install --install-hooks; fi
+
+# Of the server alone: where a shell is what runs, there is nothing to ask.
+EXPOSE 8000
+HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD case "$(cat /proc/1/comm)" in bash) ;; \
+    *) python -c 'import urllib.request; urllib.request.urlopen("http://127.0.0.1:8000/health", timeout=4)' ;; esac
 
 CMD ["bash"]

@@ -30,6 +30,7 @@ LIBRARIES = {  # the only files under src/ that may use these
     "torchvision.datasets": r"diffusion/data/.*",
     "fastapi": r"diffusion/serving/.*",
     "uvicorn": r"diffusion/serving/.*",
+    "ray": r"diffusion/serving/cluster\.py",
     "prometheus_client": r"diffusion/serving/.*",
     "websockets": r"diffusion/streaming/.*",
     "argparse": r"diffusion/laboratory/.*|diffusion/commands/.*|[^/]+\.py",

@@ -2,12 +2,15 @@
 
 import re
 import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
+
+from diffusion.serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -81,6 +84,27 @@ def test_the_dockerfile_is_in_order():
 def test_a_dockerfile_that_is_not_is_found(old, new, complaint):
     assert old in DOCKERFILE
     assert any(complaint in each for each in complaints(DOCKERFILE.replace(old, new)))
+
+
+def test_what_is_asked_for_its_health_is_the_server_where_it_is_exposed():
+    words = dict(instructions(DOCKERFILE))
+    assert words["EXPOSE"] == str(Settings().port)
+    (url,) = re.findall(r'urlopen\("http://127\.0\.0\.1:(\d+)(/\w+)"', words["HEALTHCHECK"])
+    assert url == (words["EXPOSE"], "/health")
+    script = words["HEALTHCHECK"].partition(" CMD ")[2]
+    assert subprocess.run(["sh", "-n", "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize(("comm", "code"), [("bash", 0), ("python", 1)])
+def test_a_shell_is_well_and_a_server_that_does_not_answer_is_not(comm, code, tmp_path):
+    script = dict(instructions(DOCKERFILE))["HEALTHCHECK"].partition(" CMD ")[2]
+    (tmp_path / "comm").write_text(comm)
+    script = (
+        script.replace("/proc/1/comm", str(tmp_path / "comm"))
+        .replace(":8000/", ":9/")
+        .replace("python", sys.executable)
+    )
+    assert subprocess.run(["sh", "-c", script], capture_output=True).returncode == code
 
 
 def test_nothing_that_git_tracks_is_kept_out():

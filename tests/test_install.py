@@ -76,8 +76,8 @@ def test_the_shipped_weights_are_those_of_the_checkout():
 
 
 def test_the_product_pins_what_it_imports_and_nothing_else():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    pins = {re.match(r"[\w-]+(?===)", line)[0] for line in lines if not line.startswith("#")}
+    lines = [line for name in ("", "-cluster") for line in (ROOT / f"requirements{name}.txt").read_text().splitlines()]
+    pins = {re.match(r"[\w-]+(?=(\[\w+\])?==)", line)[0] for line in lines if not line.startswith(("#", "-r"))}
     trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

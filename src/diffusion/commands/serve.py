@@ -2,6 +2,9 @@
 
 import logging
 
+import torch
+
+from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.options import Parser, number, path
@@ -38,6 +41,8 @@ def parser() -> Parser:
     p.add_argument("--token", help="what clients have to send: Authorization: Bearer TOKEN (default: nothing)")
     p.add_argument("--allow-hosts", nargs="+", metavar="NAME", help="names that the server goes by, beside localhost")
     p.add_argument("--allow-origins", nargs="+", metavar="URL", help="other servers whose pages may call this one")
+    replicas = "of the whole server, behind Ray Serve (pip install -r requirements-cluster.txt)"
+    p.add_argument("--replicas", type=number(int, 1, 1000), default=1, help=replicas)
     group = p.add_argument_group("limits")
     for name, (kind, text) in LIMITS.items():
         usual = getattr(USUAL, name.replace("-", "_"))
@@ -50,13 +55,25 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int | None:
     args = vars(parser().parse_args(argv))
+    replicas = args.pop("replicas")
     settings = read_settings(args.pop("config"), {name: value for name, value in args.items() if value is not None})
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("diffusion.serving").setLevel(logging.INFO)
-    application = create(settings, open_device(settings.device))
-    server = Server(application, settings.host, settings.port, tell)
+    device = open_device(settings.device)
+    if replicas > 1:
+        run_cluster(settings, device, replicas)
+        return 0
+    server = Server(create(settings, device), settings.host, settings.port, tell)
     server.run()
     return 0 if server.started else 1
+
+
+def run_cluster(settings: Settings, device: torch.device, replicas: int) -> None:
+    try:
+        from diffusion.serving import cluster  # Ray is a package that few need
+    except ModuleNotFoundError:
+        raise UserError("--replicas needs Ray: pip install -r requirements-cluster.txt") from None
+    cluster.run(settings, device, replicas, tell)
 
 
 def tell(url: str) -> None:
