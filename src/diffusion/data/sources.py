@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion.data import datasets, digits, emoji, nouns
+from diffusion.data import datasets, digits, emoji, folder, nouns
 from diffusion.data.datasets import DATASETS, Dataset
 from diffusion.errors import unknown
 from diffusion.precision import torch_defaults
@@ -14,6 +14,8 @@ CAPTIONED: dict[str, Callable[..., Dataset]] = {  # load(split, root, samples); 
     "digits": digits.load,
     "nouns": nouns.load,
     "emoji": emoji.load,
+    "folder": folder.load_folder,
+    "wikiart": folder.load_wikiart,
 }
 NAMES = (*DATASETS, *CAPTIONED)
 

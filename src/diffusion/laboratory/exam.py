@@ -60,13 +60,14 @@ class Exam(ABC):
 
 def table(sat: Sequence[Sat], attributes: Sequence[str]) -> str:
     """All right by kind of prompt, then each attribute over all of them, with 95 % intervals."""
-    lines = [row("all right", "model", "95 %", "real", "chance")]
+    line = lambda *cells: row(*cells, width=15)
+    lines = [line("all right", "model", "95 %", "real", "chance")]
     for each in sat:
-        lines.append(row(f"{each.kind}, {each.split}", *_cells([each], "all right")))
+        lines.append(line(f"{each.kind}, {each.split}", *_cells([each], "all right")))
     for split in dict.fromkeys(each.split for each in sat):
         of = [each for each in sat if each.split == split]
-        lines += ["", row(f"all kinds, {split}", "model", "95 %", "real", "chance")]
-        lines += [row(what, *_cells(of, what)) for what in ("all right", *attributes)]
+        lines += ["", line(f"all kinds, {split}", "model", "95 %", "real", "chance")]
+        lines += [line(what, *_cells(of, what)) for what in ("all right", *attributes)]
     return "\n".join(lines)
 
 
