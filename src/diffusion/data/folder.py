@@ -56,9 +56,8 @@ def _listed(root: Path) -> list[tuple[str, str]]:
         raise UserError(f"no captions in {str(root)!r}: it needs {' or '.join(LISTS)} with file_name and text of each")
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = (
-                [*csv.DictReader(file)] if path.suffix == ".csv" else [json.loads(row) for row in file if row.strip()]
-            )
+            rows = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, filter(str.strip, file))
+            return [(str(row["file_name"]), str(row["text"])) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{str(path)!r}: each line has a file_name and a text ({error!r})") from None
 
