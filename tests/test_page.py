@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from server import running
 
+from diffusion import configure
 from diffusion.method.process import Gaussian
 from diffusion.method.schedule import Rectified
 
@@ -204,6 +205,22 @@ def test_nothing_is_drawn_for_somebody_who_has_left(open_page, server):
     until(page, lambda: server.engine.batcher.backlog == 0, seconds=1)
     page.get_by_role("link", name="Denoise").click()  # the way back leads to where one was
     until(page, "location.hash.includes('steps=100')")
+
+
+def test_a_model_that_reads_is_asked_in_words(browser, tmp_path):
+    words = {"network": "text", "words": ("", "a", "red", "seven"), "caption_length": 3, "shape": (3, 16, 16)}
+    configure(hidden=(8, 16), schedule="rectified", target="velocity", **words).save(tmp_path / "reader.pth")
+    with running(weights=(str(tmp_path / "reader.pth"),)) as server:
+        page = browser.new_page()
+        page.goto(f"{server.url}/#denoise?count=1&steps=2&prompt=a+red+seven")
+        finished(page)
+        assert not page.get_by_text("Draw a", exact=True).is_visible()
+        assert np.ptp(pixels(page, 0)) > 100 and pixels(page, 0).shape == (16, 16)
+        page.get_by_label("Draw in words").fill("a blue seven")
+        page.get_by_label("Draw in words").press("Enter")
+        page.wait_for_selector(".status[data-kind=refused]")
+        assert "'blue' (allowed: a, red, seven)" in page.locator(".status").inner_text()
+        page.close()
 
 
 # --- Compare ---

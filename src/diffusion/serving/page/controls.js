@@ -9,7 +9,7 @@ export function choice({ label, options, told, hint = "" }) {
   const pill = ([value, text]) => h("label", { class: "pill" }, radio(value), h("span", {}, ...[text].flat()));
   const pills = h("div", { class: "pills" }, ...options.map(pill));
   return {
-    element: h("fieldset", { class: "choice" }, h("legend", {}, label, h("small", {}, hint)), pills),
+    element: h("fieldset", { class: "choice" }, h("legend", {}, label, " ", h("small", {}, hint)), pills),
     show: (value) => {
       for (const each of pills.querySelectorAll("input")) each.checked = each.value === String(value);
     },
@@ -24,9 +24,19 @@ export function list({ label, options = [], told, hint = "" }) {
   const offer = (pairs) => select.replaceChildren(...pairs.map(([value, text]) => h("option", { value }, text)));
   offer(options);
   return {
-    element: h("div", { class: "field" }, h("label", { for: name }, label, h("small", {}, hint)), select),
+    element: h("div", { class: "field" }, h("label", { for: name }, label, " ", h("small", {}, hint)), select),
     show: (value) => (select.value = value),
     offer,
+  };
+}
+
+/** A sentence; `told(text)` hears of it when it is finished. */
+export function sentence({ label, told, hint = "" }) {
+  const name = id("sentence");
+  const input = h("input", { id: name, type: "text", maxlength: 400, onchange: () => told(input.value.trim()) });
+  return {
+    element: h("div", { class: "field" }, h("label", { for: name }, label, " ", h("small", {}, hint)), input),
+    show: (value) => (input.value = value),
   };
 }
 
@@ -43,7 +53,7 @@ export function slider({ label, low, high, step = 1, told, text = String, hint =
     say();
     told(Number(input.value));
   });
-  const top = h("div", { class: "top" }, h("label", { for: name }, label, h("small", {}, hint)), output);
+  const top = h("div", { class: "top" }, h("label", { for: name }, label, " ", h("small", {}, hint)), output);
   return {
     element: h("div", { class: "field" }, top, input),
     show: (value) => {
@@ -72,7 +82,7 @@ export function seed({ told, label = "Seed" }) {
     element: h(
       "div",
       { class: "field" },
-      h("label", { for: name }, label, h("small", {}, "the noise it starts from")),
+      h("label", { for: name }, label, " ", h("small", {}, "the noise it starts from")),
       row,
     ),
     show: (value) => (input.value = value),

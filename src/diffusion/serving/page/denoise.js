@@ -1,7 +1,7 @@
 /** Denoise: what the sampler holds, beside what the network believes, over a timeline. */
 
 import { number, whole, word } from "./address.js";
-import { choice, list, seed, slider } from "./controls.js";
+import { choice, list, seed, sentence, slider } from "./controls.js";
 import { h, later, variable } from "./dom.js";
 import { follower } from "./follow.js";
 import { layout } from "./layout.js";
@@ -20,6 +20,7 @@ const WIDE = 92; // for a word
 export const fields = {
   model: word(""), // "": the server's first
   label: word("none", LABELS),
+  prompt: word(""), // for models that read sentences
   count: word("9", COUNTS),
   steps: whole(0, 0, 100), // 0: as the model usually takes
   sampler: word(""), // "": as usual
@@ -31,20 +32,27 @@ export const fields = {
 
 const ABOUT = [
   [
-    ...["A sampler starts from pure noise, ", variable("x", "t"), " at ", h("var", {}, "t"), " = 1. "],
+    ...["A sampler starts from pure noise (a cold model from averages), ", variable("x", "t"), " at "],
+    ...[h("var", {}, "t"), "\u00a0=\u00a01. "],
     "At each step the network says what clean picture it believes is behind it, ",
     ...[variable("x̂", "0"), ", and the sampler moves a little towards that."],
   ],
   ["Early beliefs are blurred means of everything possible. Move the time: when is it decided what it will be?"],
 ];
 
+/** Whether there is a label or a sentence to follow. */
+const follows = ({ labels, prompts }, { label, prompt }) =>
+  prompts ? prompt !== "" : labels.length > 0 && label !== "none";
+
 /** What is asked of the server. */
-function request({ id: model, labels, classifier, defaults }, { label, count, steps, sampler, scale, seed: chosen }) {
-  const guided = label === "none" ? { label } : { label: Number(label), guidance_scale: scale };
+function request(model, values) {
+  const { id, labels, prompts, classifier, defaults } = model;
+  const { label, prompt, count, steps, sampler, scale, seed: chosen } = values;
   return {
-    ...{ model, prompt: "", n: Number(count), seed: chosen },
+    ...{ model: id, prompt: prompts ? prompt : "", n: Number(count), seed: chosen },
     ...{ sampler: sampler || defaults.sampler, steps: steps || defaults.steps },
-    ...(labels.length ? guided : {}),
+    ...(labels.length ? { label: label === "none" ? label : Number(label) } : {}),
+    ...(follows(model, values) ? { guidance_scale: scale } : {}),
     ...{ stream: true, sprite: true, estimates: true, probabilities: classifier },
   };
 }
@@ -66,13 +74,13 @@ class Denoise {
     this.chances = trace((frame) => this.clock.move(frame));
     this.story = h("p", { class: "story" });
     this.controls = this.control();
-    const { label, ...others } = this.controls;
+    const { label, prompt, ...others } = this.controls;
     const pair = h("div", { class: "pair" }, this.held.element, this.believed.element);
     this.element = layout({
       name: "denoise",
       title: "From noise to a picture",
       about: ABOUT,
-      first: [label.element],
+      first: [label.element, prompt.element],
       stage: [this.status.element, pair, this.clock.element, this.chances.element, this.story],
       settings: Object.values(others).map(({ element }) => element),
     });
@@ -83,11 +91,12 @@ class Denoise {
     const options = LABELS.map((label) => [label, label === "none" ? "any" : label]);
     return {
       label: choice({ label: "Draw a", options, told: (label) => change({ label }) }),
+      prompt: sentence({ label: "Draw", told: (prompt) => change({ prompt }), hint: "in words" }),
       count: choice({ label: "Pictures", options: COUNTS.map((n) => [n, n]), told: (count) => change({ count }) }),
       steps: slider({ label: "Steps", low: 1, high: 100, told: (steps) => change({ steps, frame: END }) }),
       sampler: list({ label: "Sampler", told: (sampler) => change({ sampler, frame: END }) }),
       scale: slider({
-        ...{ label: "Guidance scale", low: 0, high: 4, step: 0.5, hint: "1 follows the label" },
+        ...{ label: "Guidance scale", low: 0, high: 4, step: 0.5, hint: "1 follows what is asked for" },
         told: (scale) => change({ scale }),
       }),
       seed: seed({ told: (chosen) => change({ seed: chosen }) }),
@@ -174,12 +183,13 @@ class Denoise {
   }
 
   offer(all) {
-    const { label, scale, model, sampler } = this.controls;
-    const { labels, samplers } = this.model;
+    const { label, prompt, scale, model, sampler } = this.controls;
+    const { labels, prompts, samplers } = this.model;
     model.offer(all.map(({ id }) => [id, id]));
     sampler.offer(samplers.map((each) => [each, each]));
     label.element.hidden = !labels.length;
-    scale.element.hidden = !labels.length || this.values.label === "none";
+    prompt.element.hidden = !prompts;
+    scale.element.hidden = !follows(this.model, this.values);
     if (labels.length === LABELS.length - 1) label.rename(["any", ...labels]);
   }
 

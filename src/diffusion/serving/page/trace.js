@@ -100,6 +100,7 @@ export function trace(told) {
       const classes = labels.length && frames[0].probabilities ? labels : [];
       const top = TOP + LEVELS + GAP;
       const base = classes.length ? top + classes.length * ROW : TOP + LEVELS + 4;
+      const axis = `time t: 1 is ${frames[0].sigma == null ? "averages" : "noise"}, 0 is the picture`;
       const heading = text(start, top - 8, "what a classifier sees in x̂₀", "start", { class: "axis" });
       const parts = [
         ...levels(frames, x, right, start),
@@ -107,7 +108,7 @@ export function trace(told) {
           ? [heading, ...legend(right, top - 8), ...cells(frames, most, x, classes, sample, top, start)]
           : []),
         svg("line", { class: "cursor", x1: x(frame), x2: x(frame), y1: TOP - 4, y2: base }),
-        ...bottom(x, base, times(frames, right - start), "time t: 1 is noise, 0 is the picture", (start + right) / 2),
+        ...bottom(x, base, times(frames, right - start), axis, (start + right) / 2),
       ];
       return { height: base + 38, parts };
     },
