@@ -64,6 +64,25 @@ def test_clients_that_share_an_epoch_see_each_sample_once(address, clients):
     assert [sum(together, []) for together in zip(*parts)] == take(batches(TRAIN, 20, seed=5), 20)
 
 
+def test_an_epoch_that_changes_hands_is_seen_once_all_the_same(address):
+    """Four steps by one process, three by two, the rest by four."""
+    plan = [(step, 1 if step < 4 else 2 if step < 7 else 4) for step in range(10)]
+    seen = [
+        number
+        for step, world in plan
+        for rank in range(world)
+        for number in take(batches(opened(address), 20, seed=8, first_step=step, rank=rank, world=world), 1)[0]
+    ]
+    assert sorted(seen) == list(range(200)) and seen == sum(take(batches(TRAIN, 20, seed=8), 10), [])
+
+
+def test_one_server_has_several_data_sets_at_a_time(address):
+    one, other = batches(opened(address), 10, seed=1), batches(opened(address, "others"), 10, seed=1)
+    pairs = [(take(one, 1), take(other, 1)) for _ in range(6)]
+    near = batches(TRAIN, 10, seed=1), batches(SERVED["others"]["train"], 10, seed=1)
+    assert pairs == [(take(near[0], 1), take(near[1], 1)) for _ in range(6)]
+
+
 def test_the_whole_split_and_its_beginning_come_in_the_order_of_the_files(address):
     there = opened(address)
     assert torch.equal(there.whole().images, TRAIN.images) and there.whole(7).labels.tolist() == list(range(7))
@@ -322,6 +341,11 @@ def test_a_token_is_asked_for_and_never_shown(monkeypatch):
         assert "numbers" in client.offer and "secret" not in client.url
         monkeypatch.setenv("STREAM_TOKEN", "secret word")
         assert Client(address).offer == client.offer
+
+
+def test_a_token_that_is_soon_guessed_is_refused():
+    with pytest.raises(UserError, match="at least 8 characters"):
+        asyncio.run(Server(SERVED, token="1234").run("127.0.0.1", 0, print, asyncio.Event()))
 
 
 def test_other_machines_need_a_token_and_pages_of_a_browser_are_kept_out(address):

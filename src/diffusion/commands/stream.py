@@ -11,13 +11,12 @@ from diffusion.laboratory.options import Parser, number, one_of, output_director
 from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.stopping import on_stop
 from diffusion.streaming.client import TOKEN
-from diffusion.streaming.server import CLIENTS, Served, Server
+from diffusion.streaming.server import CLIENTS, Served, Server, check_door
 
 EXAMPLES = f"""examples:
   python src stream --dataset digits --samples 100000                  captioned digits, until Ctrl-C
   python src train --config configs/text_digits.yaml --stream ws://127.0.0.1:8765       in another terminal
   {TOKEN}=a-long-secret python src stream --dataset MNIST FashionMNIST --host 0.0.0.0    for other machines, too
-
   python src stream --dataset digits --write-shards shards              files for many machines: train … --stream shards
 
 docs/stream.md describes both protocols, and the files.
@@ -27,7 +26,7 @@ SHOWN = 0.5  # seconds between two looks at how much was served
 
 def parser() -> Parser:
     p = Parser(__doc__, EXAMPLES, "stream")
-    what = {"nargs": "+", "default": ["digits"], "help": f"what is served, one or more of {', '.join(NAMES)}"}
+    what = {"nargs": "+", "default": ["digits"], "help": f"one or more of {', '.join(NAMES)} (default: digits)"}
     add_flags(p, "dataset", dataset={"type": one_of("dataset", NAMES), **what})
     samples = f"pictures to train on of {', '.join(CAPTIONED)}, which are drawn (default: their usual number)"
     p.add_argument("--samples", type=number(int, 1), help=samples)
@@ -46,16 +45,16 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    served = {
-        name: {
-            "train": load(name, "train", args.data_root, samples=args.samples),
-            "test": load(name, "test", args.data_root),
-        }
-        for name in dict.fromkeys(args.dataset)
-    }
+    token = args.token or os.environ.get(TOKEN)
+    check_door(args.host, token)
+    served: Served = {}
+    for name in dict.fromkeys(args.dataset):
+        print(f"reading {name}", flush=True)
+        train = load(name, "train", args.data_root, samples=args.samples)
+        served[name] = {"train": train, "test": load(name, "test", args.data_root)}
     if args.write_shards:
         return write_shards(served, args)
-    server = Server(served, token=args.token or os.environ.get(TOKEN), seed=args.seed, clients=args.clients)
+    server = Server(served, token=token, seed=args.seed, clients=args.clients)
     asyncio.run(serve(server, args))
     print(f"\nserved {server.samples:,} samples")
 

@@ -19,7 +19,7 @@ from diffusion.streaming.protocol import About, Damaged, Get, Refused
 from diffusion.streaming.server import is_loopback
 
 TOKEN = "STREAM_TOKEN"  # the environment variable with the server's token
-LONGEST = 5.0  # seconds between two tries
+SHORTEST, LONGEST = 0.05, 5.0  # seconds between two tries, at first and at last
 LOST = (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, Damaged)  # after these it is worth to try again
 FIRST = 10.0  # seconds for which a server is waited for that was never there
 CLOSING = 1.0  # seconds that a server is given to say good-bye
@@ -136,11 +136,14 @@ class Absence:
 
     def __init__(self, client: Client, limit: float):
         self.client, self.limit = client, limit
-        self.over()
+        self.began: float | None = None  # when it was lost; None: it is here
+        self.pause = SHORTEST
 
     def over(self) -> None:
-        """It is back."""
-        self.began, self.pause = None, 0.05
+        """It answers."""
+        if self.began is not None:
+            self.client.notify(f"the stream {self.client.url} is back")
+        self.began, self.pause = None, SHORTEST
 
     def wait(self, error: Exception) -> None:
         """Sleep before the next try, the longer the more there were; Failure if the limit is reached."""

@@ -21,7 +21,7 @@ from diffusion.data.datasets import Dataset
 VERSION = "2.0"
 MOST_BYTES = 32 * 2**20  # of samples in one answer
 MOST_TEXT = 4 * 2**20  # bytes of a message in JSON
-IN_FLIGHT = 8  # ranges that a client may have asked for and not got yet
+IN_FLIGHT = 8  # ranges that a client asks for ahead; a server reads as many of its messages, and then waits for it
 HEADER = struct.Struct(">4sIQII")  # b"RANG", the request's id, the first place, how many samples, CRC-32 of the rest
 MAGIC = b"RANG"
 Side = Annotated[int, Field(strict=True, ge=1, le=10_000)]
@@ -49,12 +49,8 @@ class About:
 
     size: Annotated[int, Field(strict=True, ge=1, lt=2**40)]
     fingerprint: Text
-    shape: Annotated[
-        list[Annotated[int, Field(strict=True, ge=1, le=10_000)]], Field(min_length=3, max_length=3)
-    ]  # (C, H, W)
-    label_shape: Annotated[
-        list[Annotated[int, Field(strict=True, ge=1, le=10_000)]], Field(max_length=1)
-    ]  # [], or [words]
+    shape: Annotated[list[Side], Field(min_length=3, max_length=3)]  # (C, H, W)
+    label_shape: Annotated[list[Side], Field(max_length=1)]  # [], or [words]
     classes: Annotated[list[Text], Field(max_length=100_000)]
 
     @classmethod
@@ -130,7 +126,7 @@ def read_offer(message: dict[str, Any]) -> dict[str, dict[str, About]]:
 def offer(served: dict[str, dict[str, Dataset]]) -> str:
     """A server's handshake."""
     about = {name: {split: asdict(About.of(data)) for split, data in splits.items()} for name, splits in served.items()}
-    return say("handshake", {"datasets": about, "in_flight": IN_FLIGHT}, version=VERSION)
+    return say("handshake", {"datasets": about}, version=VERSION)
 
 
 # --- Bytes: the samples of a range ---

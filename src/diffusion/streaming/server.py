@@ -19,7 +19,6 @@ from diffusion.streaming.eir import Session
 from diffusion.streaming.protocol import Refused
 
 CLIENTS = 64  # connections at a time
-WAITING = 16  # messages of a client that are read ahead of their answers; then its socket is left to fill
 
 Served = dict[str, dict[str, Dataset]]  # name -> split -> data, on the CPU
 
@@ -43,10 +42,14 @@ class Server:
         """Serve until `stop` is set; `ready` hears the port, which is any free one for 0. UserError if it is taken, or
         if other machines could come in without a token.
         """
-        if not is_loopback(host) and not self.token:
-            raise UserError(f"--host {host} lets other machines in: give a --token that they have to send")
+        check_door(host, self.token)
         # No pings by the library: a client of version 1.0 answers them only when it needs its next batch.
-        settings = {"max_size": protocol.MOST_TEXT, "max_queue": WAITING, "ping_interval": None, "close_timeout": 2}
+        settings = {
+            "max_size": protocol.MOST_TEXT,
+            "max_queue": protocol.IN_FLIGHT,
+            "ping_interval": None,
+            "close_timeout": 2,
+        }
         check = {"process_request": self._admit, "origins": [None]}  # pages in a browser send an origin
         try:
             server = await serve(self._talk, host, port, compression=None, **settings, **check)
@@ -123,6 +126,14 @@ class Server:
                 except TimeoutError:
                     connection.transport.abort()
                     return
+
+
+def check_door(host: str, token: str | None) -> None:
+    """UserError if other machines could come in without a token, or for one that is soon guessed."""
+    if not is_loopback(host) and not token:
+        raise UserError(f"--host {host} lets other machines in: give a --token that they have to send")
+    if token and len(token) < 8:
+        raise UserError("a token has at least 8 characters: it is all that keeps others out")
 
 
 def is_loopback(host: str) -> bool:

@@ -15,11 +15,10 @@ from typing import Annotated, Any
 import datasets
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets.distributed import split_dataset_by_node
 from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, distributed
 from webdataset import TarWriter
 
 from diffusion import files
@@ -202,6 +201,6 @@ def load(
     for shard in found.shards:
         if not (path := place / shard.file).is_file() or path.stat().st_size != shard.bytes:
             raise UserError(f"{str(path)!r} is missing or cut short: write the shards again")
-    state, classes = PartialState(), tuple(found.about.classes)
-    place, device = place.absolute(), torch.device(device)
-    return ShardedDataset(name, place, found, classes, device, state.process_index, state.num_processes)
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    place, classes, device = place.absolute(), tuple(found.about.classes), torch.device(device)
+    return ShardedDataset(name, place, found, classes, device, rank, world)
