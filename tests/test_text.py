@@ -13,15 +13,23 @@ from diffusion.api.generation import guided_denoiser
 from diffusion.commands import train
 from diffusion.data import captions, digits
 from diffusion.data.datasets import Dataset
-from diffusion.data.scenes import LENGTH, WORDS
+from diffusion.data.scenes import KINDS, LENGTH, WORDS
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory import examiner
+from diffusion.laboratory.catalogue import catalogue
 from diffusion.method.noise import Noise
 from diffusion.networks.text import CrossAttention, TextUNet
 from diffusion.training.trainer import Trainer
 
-TINY = {"network": "text", "hidden": (8, 16), "shape": (3, 32, 32), "schedule": "rectified", "target": "velocity"}
+TINY = {
+    "dataset": "digits",
+    "network": "text",
+    "hidden": (8, 16),
+    "shape": (3, 32, 32),
+    "schedule": "rectified",
+    "target": "velocity",
+}
 SEVEN, THREE = "a red seven", "a small blue three at the left"
 
 
@@ -208,3 +216,25 @@ def test_labels_and_captions_are_not_mixed_up(tmp_path):
     assert done.returncode == 2 and "go together" in done.stderr
     done = run("src", "train", "--preset", "unet_fast", "--steps", 1, "--data.dataset=digits", "--out", tmp_path)
     assert done.returncode == 2 and not [*tmp_path.iterdir()]
+
+
+def test_an_examined_model_is_shipped_with_what_the_exam_found(tmp_path, model):
+    experiment = model.experiment
+    experiment.about = {"step": 7, "epoch": 0.5, "holds": "ema"}
+    path = model.save(tmp_path / "text.pth")
+    words = ["--weights", path, "--count", 16, "--steps", 1, "--device", "cpu", *DATA, "--seed", 4]
+    done = run("src", "evaluate", *words, "--out", tmp_path / "x.jsonl", "--ship", tmp_path / "shelf/text_x.pth")
+    assert done.returncode == 0, done.stderr
+    shipped, line = load(tmp_path / "shelf/text_x.pth"), json.loads((tmp_path / "x.jsonl").read_text())
+    scores = shipped.experiment.about["scores"]
+    right = [line["obedience"][f"{kind} seen"]["real"]["all right"] for kind in KINDS]
+    assert scores["real"]["seen"] == sum(a for a, _ in right) / sum(b for _, b in right) > 0.8
+    assert scores["model"]["seen"] < 0.1 and scores["prompts"] == 16 and line["guidance_scale"] == 1
+    page = catalogue(tmp_path / "shelf")
+    assert (
+        f"| `text_x.pth` | 7 | 0.30 M | 1 | 16 | {scores['model']['seen']:.1%} of {scores['real']['seen']:.1%} |"
+        in page
+    )
+    half = model.experiment.denoiser.network.state_dict()
+    for name, value in shipped.experiment.denoiser.network.state_dict().items():
+        assert torch.equal(value, half[name].half().float() if value.is_floating_point() else half[name])

@@ -28,7 +28,7 @@ from diffusion.metrics.scores import Reference, score
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "weights"
-SHIPPED = [path for path in sorted(WEIGHTS.glob("*.pth")) if not path.stem.startswith("classifier_")]
+SHIPPED = [path for path in sorted(WEIGHTS.glob("*.pth")) if not path.stem.startswith(("classifier_", "text_"))]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

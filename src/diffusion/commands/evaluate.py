@@ -17,8 +17,9 @@ from diffusion.data.datasets import Dataset, load
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.weights import save_weights
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.exam import describe, record, table
+from diffusion.laboratory.exam import describe, record, summary, table
 from diffusion.laboratory.flags import RunOptions, add_flags, options_of
 from diffusion.laboratory.judge import check_features, check_sampling, open_reference
 from diffusion.laboratory.options import Parser, number, output_file
@@ -51,6 +52,8 @@ def parser() -> Parser:
     p.add_argument("--out", type=output_file(), help="append the numbers to this file, one JSON object a line")
     sheet = "X.png: samples, each above the training image nearest to it"
     p.add_argument("--sheet", type=output_file(".png"), help=sheet)
+    ship = "X.pth: a text model's weights in half precision, which are those examined, with what the exam found"
+    p.add_argument("--ship", type=output_file(".pth"), help=ship)
     return p
 
 
@@ -104,6 +107,9 @@ def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -
         raise UserError(f"there are no checkers for pictures of {dataset}, only for {' and '.join(EXAMS)}")
     sampler, count = check_sampling(experiment, options), PROMPTS if args.count is None else args.count
     scale = guidance_scale(experiment, options)
+    if args.ship:
+        for parameter in experiment.denoiser.parameters():
+            parameter.data.copy_(parameter.half())
     print(f"{experiment.origin}: {sampler.nfe} steps, guidance scale {scale:g}; {count} prompts of each kind\n")
 
     def sample(prompts: Sequence[str]) -> Tensor:
@@ -119,6 +125,10 @@ def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -
     facts = {"weights": args.weights, "seed": args.seed, "calls": sampler.nfe, "guidance_scale": scale}
     facts |= {"prompts": count, "obedience": record(sat)} | (compare(exam, sample) if dataset == "digits" else {})
     append(args.out, facts)
+    if args.ship:
+        known = ("prompts", "guidance_scale", "calls", "seed", "twins")
+        experiment.about["scores"] = {key: facts[key] for key in known if key in facts} | summary(sat)
+        print(f"wrote {save_weights(args.ship, experiment, half=True)}")
 
 
 def compare(exam: DigitsExam, sample: Callable[[Sequence[str]], Tensor]) -> dict[str, Any]:
@@ -126,7 +136,7 @@ def compare(exam: DigitsExam, sample: Callable[[Sequence[str]], Tensor]) -> dict
     (model, real), (varied, varied_real) = exam.twins(sample), exam.diversity(sample)
     print(f"\ntwins, both right: {describe(model)}; of real pictures {real.value:.1%}")
     print(f"pictures of one prompt differ by {varied:.4f}, real ones by {varied_real:.4f}: {varied / varied_real:.2f}")
-    facts = {"twins": model, "twins_real": real, "reader": exam.reader.sha256}
+    facts = {"twins": [*model], "twins_real": [*real], "reader": exam.reader.sha256}
     return facts | {"diversity": varied, "diversity_real": varied_real}
 
 

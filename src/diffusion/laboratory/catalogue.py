@@ -21,15 +21,22 @@ moving averages. Mean ± sd over sampling seeds of one training, sampled as the 
 Restored: test images from their averages, by one prediction, Algorithm 1 and Algorithm 2 of Bansal et al. (2022), and
 Algorithm 1 with pinned averages in 28 steps, which is how new images are drawn."""
 
+TEXTS = """\
+Models that read prompts, examined by `python src evaluate`: in how many pictures all that was asked for is right, of
+how many of real pictures the checkers say so; with combinations that training shows, and with those it never shows."""
+
 
 def catalogue(folder: Path) -> str:
     """The page for every weight file in the folder."""
     paths = sorted(folder.glob("*.pth"), key=_family_and_epoch)
     classifiers = [path for path in paths if path.stem.startswith("classifier_")]
     models = {path: load_weights(path) for path in paths if path not in classifiers}
+    readers = {path: models.pop(path) for path in paths if path in models and models[path].config.words}
     about = ABOUT.format(measures="\n".join(_measures(models.values())))
     denoisers = _table({path: _denoiser(experiment) for path, experiment in models.items()})
-    return f"# Weights\n\n{denoisers}\n{about}\n\n{_table({path: _classifier(path) for path in classifiers})}"
+    texts = f"{TEXTS}\n\n{_table({path: _text(each) for path, each in readers.items()})}\n" if readers else ""
+    of_classifiers = _table({path: _classifier(path) for path in classifiers})
+    return f"# Weights\n\n{denoisers}\n{about}\n\n{texts}{of_classifiers}"
 
 
 def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
@@ -57,6 +64,19 @@ def _denoiser(experiment: Experiment) -> dict[str, str]:
         "inception score": spread("inception_score", ".2f"),
         "label seen": f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
         "restored FID": ", ".join(f"{restored[each]['fid']:.1f}" for each in COLD_SAMPLERS) if restored else "–",
+    }
+
+
+def _text(experiment: Experiment) -> dict[str, str]:
+    about, scores = experiment.about, experiment.about["scores"]
+    right = lambda split: f"{scores['model'][split]:.1%} of {scores['real'][split]:.1%}"
+    return {
+        "steps": f"{about['step']:,}",
+        "parameters": _millions(experiment.denoiser.network.parameters()),
+        "guidance scale": f"{scores['guidance_scale']:g}",
+        "prompts of a kind": str(scores["prompts"]),
+        "all right, seen": right("seen"),
+        "all right, unseen": right("unseen"),
     }
 
 

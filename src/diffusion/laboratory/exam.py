@@ -84,6 +84,13 @@ def describe(share: Share) -> str:
     return f"{share.value:.1%} {low:.1%}–{high:.1%}"
 
 
+def summary(sat: Sequence[Sat]) -> dict[str, dict[str, float]]:
+    """The share with all right, of the model and of real pictures, by split."""
+    of = lambda who, split: [verdict for each in sat if each.split == split for verdict in getattr(each, who)]
+    splits = dict.fromkeys(each.split for each in sat)
+    return {who: {split: shares(of(who, split))["all right"].value for split in splits} for who in ("model", "real")}
+
+
 def record(sat: Sequence[Sat]) -> dict[str, Any]:
     """The same as numbers: right of how many, by kind, split, who and attribute."""
     return {f"{each.kind} {each.split}": {who: shares(getattr(each, who)) for who in Sat._fields[2:]} for each in sat}
