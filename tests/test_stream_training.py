@@ -170,6 +170,17 @@ def test_a_stream_that_cannot_be_trained_on_is_one_sentence(tmp_path, monkeypatc
     assert says in said and "Traceback" not in said and not (tmp_path / "runs").exists()
 
 
+def test_models_by_data_set_and_kind_take_a_stream_too(tmp_path):
+    words = ["--dataset", "MNIST", "--model", "autoencoder", "--steps", 2, "--data.held_out=40", "--batch-size", 16]
+    words += ["--device", "cpu", *DATA]
+    with serving(SERVED) as (address, server):
+        for out, more in (("files", []), ("stream", ["--stream", address])):
+            done = run("src", "train", *words, "--out", tmp_path / out, *more)
+            assert done.returncode == 0, done.stderr
+        assert server.samples >= 800
+    same_run(*(state(tmp_path / out, "MNIST_autoencoder") for out in ("files", "stream")))
+
+
 def test_images_of_another_shape_than_is_trained_are_refused(tmp_path):
     larger = {split: replace(data, images=data.images.repeat(1, 3, 1, 1)) for split, data in SMALL.items()}
     with serving({"MNIST": larger}) as (address, _):

@@ -128,15 +128,12 @@ def default_codec(args: argparse.Namespace) -> Path:
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
     args, recipe = read_recipe(argv)
-    if args.model:
-        return train_model(args, recipe)
     stream = Stream(args.stream, warn) if args.stream else None
+    if args.model:
+        return train_model(args, recipe, stream)
     if recipe.config.network == "text":
         return train_on_captions(args, recipe, stream)
-    load = stream.load if stream else None
-    run, judge = open_run(args, recipe.config, recipe.name, f"{recipe.name}.pth", AS_SAVED, recipe.explicit, load)
-    if stream:
-        stream.on_wait(run.stop_waiting)
+    run, judge = open_run(args, recipe.config, recipe.name, f"{recipe.name}.pth", AS_SAVED, recipe.explicit, stream)
     text, scores = replace(recipe, config=run.config).text().encode(), None
 
     for step in run.steps(recipe.plan):  # --- Train ---
@@ -157,10 +154,7 @@ def main(argv: list[str] | None = None) -> None:
 def train_on_captions(args: argparse.Namespace, recipe: Recipe, stream: Stream | None) -> None:
     """As `main`, for a text network: sheets of prompts, scored by what they show of what was asked for."""
     # --- Setup ---
-    load = stream.load if stream else None
-    run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit, load_data=load)
-    if stream:
-        stream.on_wait(run.stop_waiting)
+    run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit, stream=stream)
     examiner = Examiner(run, recipe.sheet.count)
     text = replace(recipe, config=run.config).text().encode()
 
@@ -174,9 +168,9 @@ def train_on_captions(args: argparse.Namespace, recipe: Recipe, stream: Stream |
     report(run, examiner.table())
 
 
-def train_model(args: argparse.Namespace, recipe: Recipe) -> None:
+def train_model(args: argparse.Namespace, recipe: Recipe, stream: Stream | None) -> None:
     """By data set and kind: a version dev after every epoch, measured by its loss on held-out training images."""
-    run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit)
+    run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit, stream=stream)
     every = run.trainer.steps_per_epoch
     for step in run.steps(replace(recipe.plan, sheet_steps=(), sheet_every=every)):
         sheet = run.sample(recipe.sheet.count, run.config.seed, f"samples after step {step}")

@@ -2,12 +2,10 @@
 
 import functools
 from argparse import Namespace
-from collections.abc import Callable
 
 from torch import Tensor
 
 from diffusion.api.generation import guided_denoiser
-from diffusion.data.batches import Source
 from diffusion.data.datasets import DATASETS, Dataset
 from diffusion.errors import UserError, unknown
 from diffusion.experiment.build import Experiment
@@ -16,7 +14,7 @@ from diffusion.experiment.samplers import AS_SAVED, Sampler, SamplingOptions, bu
 from diffusion.files import shipped_weights
 from diffusion.laboratory.flags import RunOptions, options_of
 from diffusion.laboratory.progress import track
-from diffusion.laboratory.run import Run
+from diffusion.laboratory.run import Run, Stream
 from diffusion.metrics.features import Extractor, extractor_for, find_classifier
 from diffusion.metrics.likeness import Likeness, agreement, likeness
 from diffusion.metrics.scores import Reference, Scores, floor, score
@@ -53,13 +51,13 @@ def open_run(
     weights: str,
     sampling: SamplingOptions | None = None,
     explicit=(),
-    load_data: Callable[..., Source] | None = None,
+    stream: Stream | None = None,
 ) -> tuple[Run, "Judge"]:
     """The run that a command line asks for, and its judge; sampled as that says, unless by other options."""
     options = RunOptions.of(args)
     dataset = options.changes.get("dataset", base.dataset)
     check_features(options.features, dataset, labels=base.process == "averaging")
-    run = Run(base, options, name, weights, explicit, load_data=load_data)
+    run = Run(base, options, name, weights, explicit, stream=stream)
     return run, Judge(run, sampling or options_of(SamplingOptions, args))
 
 

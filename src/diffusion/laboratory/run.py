@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,14 @@ from diffusion.precision import computes_bf16
 from diffusion.training.trainer import SYNC_EVERY, Trainer
 
 
+class Stream(Protocol):
+    """Data from elsewhere, as those of the room streaming are."""
+
+    load: Callable[..., Source]  # as data.sources.load
+
+    def on_wait(self, waiting: Callable[[], object]) -> None: ...
+
+
 class Run:
     """A run of a Config: trains epoch by epoch, keeps state, weights and scores in runs/{name}/.
 
@@ -48,7 +56,7 @@ class Run:
         weights: str,  # names a weight file by {dataset} and {epoch}
         explicit: Collection[str] = (),  # settings that a file or an override gave: a resumed run insists on them
         folder: Path | None = None,
-        load_data: Callable[..., Source] | None = None,  # in the place of data.sources.load: from a stream
+        stream: Stream | None = None,  # where the data come from, if not from files
     ):
         self.accelerator = open_accelerator(options.device)
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
@@ -59,7 +67,7 @@ class Run:
         self.folder = Folder(folder or options.out / "runs" / self.name)
         self.config = self._resolve(base, explicit)
         with self.accelerator.main_process_first():  # one process fetches, the others find the files
-            get, given = load_data or load, (options.data_root, self.device)
+            get, given = stream.load if stream else load, (options.data_root, self.device)
             self.source = get(self.config.dataset, "train", *given, self.config.samples)
             self.test = get(self.config.dataset, "test", *given).whole().shuffled()
         self.config = describe_captions(self.config, self.source.whole(1), options.resume)
@@ -72,6 +80,8 @@ class Run:
         self.seconds = 0.0  # of training, over all sessions
         self.written: list[Path] = []
         self._signal, self._training, self._budget = 0, False, Budget()
+        if stream:
+            stream.on_wait(self._stop_waiting)
 
     @cached_property
     def data(self) -> Dataset:
@@ -220,8 +230,8 @@ class Run:
         stop, save, end = wishes.max(0).values.tolist()
         return stop, bool(save), end
 
-    def stop_waiting(self) -> None:
-        """Raise Stopped if a signal came: for those who let a step wait. The last state is on disk."""
+    def _stop_waiting(self) -> None:
+        """For a stream that lets a step wait: end the command if a signal came. The last state is on disk."""
         if self._signal:
             raise Stopped(self._signal)
 

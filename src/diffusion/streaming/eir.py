@@ -26,6 +26,7 @@ from diffusion.streaming.protocol import Refused, hear, say
 
 VERSION = "1.0"
 MOST_BYTES = 8_000_000  # of an answer: clients take messages of up to ten million
+MOST_RUNS = 1000  # whose ids to validate with are kept
 MOST_PIXELS = 2048 * 2048  # of a picture
 USUAL = 32  # samples of an answer, if nobody says how many
 
@@ -93,6 +94,8 @@ class Session:
         ids = payload.get("validation_ids")
         if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
             raise Refused("request", "setValidationIds takes a list of ids in validation_ids")
+        if self.client not in self.host.held and len(self.host.held) >= MOST_RUNS:
+            raise Refused("limit", f"{MOST_RUNS} runs have held samples out already")
         self.host.held[self.client] = frozenset(ids)
         return "validationIdsConfirmation", {"message": f"{len(ids)} samples are held out"}
 

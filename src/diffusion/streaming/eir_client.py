@@ -44,7 +44,7 @@ class Gathered:
             labels = torch.tensor([classes.index(text) for text in said])
         else:
             classes = ("", *sorted({word for text in said for word in captions.split(text)}))
-            labels = captions.encode(said, classes, max(len(captions.split(text)) for text in said))
+            labels = captions.encode(said, classes, max(1, *(len(captions.split(text)) for text in said)))
         if any(image.shape != shape for _, image, _ in self.samples):
             raise UserError("the pictures of that stream are not all of one shape")
         held = torch.tensor([int(digest[:8], 16) % HELD_OUT == 0 for digest, _, _ in self.samples])
