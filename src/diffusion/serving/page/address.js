@@ -21,7 +21,7 @@ export const word = (fallback, known = null) => ({
 /** [view, values] of an address such as "#draw?strength=5"; what it lacks or cannot mean is as the fields say. */
 export function read(hash, views) {
   const [name, query = ""] = hash.replace(/^#/, "").split("?");
-  const view = name in views ? name : Object.keys(views)[0];
+  const view = Object.hasOwn(views, name) ? name : Object.keys(views)[0];
   const asked = new URLSearchParams(query);
   const fields = Object.entries(views[view].fields);
   return [

@@ -7,7 +7,7 @@ import { h, later, variable } from "./dom.js";
 import { follower } from "./follow.js";
 import { layout } from "./layout.js";
 import { panel } from "./panel.js";
-import { ask } from "./run.js";
+import { ask, streamed } from "./run.js";
 import { status } from "./status.js";
 import { timeline } from "./timeline.js";
 
@@ -38,9 +38,9 @@ const SHOWN = [
 ];
 
 /** What is asked of the server for a column. */
-const complete = ({ request }, { seed: chosen }) => ({
+const complete = ({ request }, { seed: chosen }, all) => ({
   ...{ prompt: "", ...request, n: COUNT, seed: chosen },
-  ...{ stream: true, sprite: true, estimates: true, probabilities: true },
+  ...{ ...streamed, probabilities: all.find(({ id }) => id === request.model).classifier },
 });
 
 /** Network calls a step, of all steps but Heun's last. */
@@ -144,7 +144,7 @@ class Compare {
     if (!all || this.values !== next) return;
     this.offer([...families(all).keys()]);
     const columns = DIFFERENCES[next.what].columns(next, all);
-    for (const column of columns) column.run = ask("/v1/images/generations", complete(column, next));
+    for (const column of columns) column.run = ask("/v1/images/generations", complete(column, next, all));
     this.take(columns.length > 1 ? columns : []);
     const missing = "This server has not the models to show that: start it with the shipped ones.";
     if (!this.columns.length) return this.status.show("refused", missing);

@@ -60,10 +60,6 @@ export function slider({ label, low, high, step = 1, told, text = String, hint =
       input.value = value;
       say();
     },
-    range: (most) => {
-      input.max = most;
-      say();
-    },
   };
 }
 

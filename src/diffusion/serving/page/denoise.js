@@ -6,7 +6,7 @@ import { h, later, variable } from "./dom.js";
 import { follower } from "./follow.js";
 import { layout } from "./layout.js";
 import { panel } from "./panel.js";
-import { ask } from "./run.js";
+import { ask, streamed } from "./run.js";
 import { status } from "./status.js";
 import { timeline } from "./timeline.js";
 import { decided, trace } from "./trace.js";
@@ -53,7 +53,7 @@ function request(model, values) {
     ...{ sampler: sampler || defaults.sampler, steps: steps || defaults.steps },
     ...(labels.length ? { label: label === "none" ? label : Number(label) } : {}),
     ...(follows(model, values) ? { guidance_scale: scale } : {}),
-    ...{ stream: true, sprite: true, estimates: true, probabilities: classifier },
+    ...{ ...streamed, probabilities: classifier },
   };
 }
 

@@ -109,8 +109,8 @@ class Draw {
       button("Undo", () => this.keep((strokes) => strokes.slice(0, -1))),
       button("Clear", () => this.keep(() => [])),
     ];
-    const caption = h("figcaption", { "data-caption": "" }, "draw here");
-    const left = [caption, this.pad.element, h("div", { class: "row" }, ...tools), this.regions];
+    this.caption = h("figcaption", { "data-caption": "" });
+    const left = [this.caption, this.pad.element, h("div", { class: "row" }, ...tools), this.regions];
     return h(
       "div",
       { class: "desk" },
@@ -172,11 +172,14 @@ class Draw {
     this.values = next;
     for (const [name, control] of Object.entries(this.controls)) control.show(next[name]);
     this.about.textContent = this.modes[next.mode].about;
+    this.caption.textContent = this.masking ? "brush over what is to be drawn anew" : "draw here";
     this.regions.hidden = !this.masking;
     this.controls.label.element.hidden = next.mode === "blend";
     const all = await this.status.models();
     if (!all || this.values !== next) return;
-    this.model = all.find(({ kind, labels, dataset }) => kind === "gaussian" && labels.length && dataset === "MNIST");
+    this.model = all.find(({ kind, labels, dataset, classifier }) => {
+      return kind === "gaussian" && labels.length && dataset === "MNIST" && classifier;
+    });
     const missing = "This server has no model of digits with labels: start it with the shipped ones.";
     if (!this.model) return this.status.show("refused", missing);
     this.turn(next.source === "drawn" ? null : sampled(this.model.id, next.source, next.seed));
@@ -206,8 +209,8 @@ class Draw {
     if (this.picture) {
       this.clean.paint(this.picture, 1);
       const name = strokes.length ? values.strokes : `${values.source} ${values.seed}`;
-      await this.files(name);
-      if (this.values === values) this.proceed(name);
+      const given = await this.files(name);
+      if (this.values === values) this.proceed(name, given);
       return;
     }
     this.clean.clear();
@@ -219,15 +222,15 @@ class Draw {
   async files(name) {
     const { mask: covered } = this.values;
     const key = `${name} ${covered}`;
-    if (this.given?.key === key) return;
+    if (this.given?.key === key) return this.given;
     const hole = covered ? mask(read(covered)).convertToBlob() : null;
     const [image, made] = await Promise.all([this.picture.convertToBlob(), hole]);
-    this.given = { key, image, hole: made };
+    return (this.given = { key, image, hole: made });
   }
 
   /** Asks what the drawing is, and for what is to become of it. */
-  proceed(name) {
-    const { values, model, given } = this;
+  proceed(name, given) {
+    const { values, model } = this;
     const aim = values.label === "none" ? { label: "none" } : { label: Number(values.label), guidance_scale: 2 };
     const request = { model: model.id, prompt: "", image: given.image, seed: values.seed, ...aim, ...streamed };
     this.modes[values.mode].update(values, { request, name, model, hole: given.hole });

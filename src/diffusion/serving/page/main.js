@@ -14,7 +14,7 @@ const links = Object.fromEntries([...document.querySelectorAll("nav a")].map((li
 let [name, values, view] = ["", {}, null];
 
 // Browsers let a page write its address a hundred times in half a minute, and a slider moves faster.
-const remember = later(200, () => history.replaceState(null, "", (links[name].href = write(name, values))));
+const remember = later(200, () => history.replaceState(null, "", write(name, values)));
 
 function change(changes) {
   values = { ...values, ...changes };

@@ -28,7 +28,8 @@ export function mask(strokes) {
 export function overlay(context, covered, side, colour) {
   const { data } = covered.getContext("2d").getImageData(0, 0, SIDE, SIDE);
   const size = side / SIDE;
-  context.fillStyle = colour;
+  Object.assign(context, { fillStyle: colour, globalAlpha: 0.6 });
   for (let i = 0; i < SIDE * SIDE; i++)
     if (data[4 * i]) context.fillRect((i % SIDE) * size, Math.floor(i / SIDE) * size, size, size);
+  context.globalAlpha = 1;
 }

@@ -26,11 +26,9 @@ export function panel({ caption = [], columns = (n) => Math.ceil(Math.sqrt(n)), 
   }
   return {
     element,
-    canvas,
     under,
     paint,
     name: (words) => title.replaceChildren(...[words].flat()),
-    describe: (words) => canvas.setAttribute("aria-label", words),
     note: (words) => (note.textContent = words),
     clear: () => context.clearRect(0, 0, canvas.width, canvas.height),
   };

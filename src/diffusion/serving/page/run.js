@@ -43,6 +43,7 @@ export class Run {
     return this.frames.length - 1;
   }
 
+  /** Asks the server, again and again while it only says wait. */
   async start() {
     if (["waiting", "running", "done"].includes(this.state)) return;
     const { signal } = (this.aborter = new AbortController());
@@ -64,7 +65,7 @@ export class Run {
   async read(signal) {
     const images = [];
     for await (const event of events(this.path, { fields: this.fields, signal })) {
-      if (event.type.endsWith("partial_image")) await this.add(event);
+      if (event.type.endsWith("partial_image")) await this.add(event, signal);
       else images.push({ ...event, image: await decode(event.b64_json) });
       this.tell();
     }
@@ -73,8 +74,9 @@ export class Run {
   }
 
   /** A state: x_t at t, and the x_0 that the network estimates from it. */
-  async add(event) {
+  async add(event, signal) {
     const [x_t, x_0] = await Promise.all([event.b64_json, event.x_0].map(decode));
+    signal.throwIfAborted(); // by now the frames may be those of a later attempt
     const { t, step, steps, alpha = null, sigma = null, probabilities } = event;
     this.steps = steps;
     this.pad(step);

@@ -23,7 +23,7 @@ async function refusal(response) {
   const body = await response.json().catch(() => ({}));
   const message = sentence(body.error?.message ?? `the server answered ${status}`);
   const wait = Number(response.headers.get("Retry-After")) || 1;
-  if (status === 401) return new ServerError("token", message);
+  if (status === 401) return new ServerError("token", "This server asks for its token.");
   if (status === 429) return new ServerError("wait", "The queue is full.", wait);
   if (status === 503) return new ServerError("wait", message, wait);
   return new ServerError(status < 500 ? "refused" : "failed", message);

@@ -31,7 +31,6 @@ export function status(retry) {
     const told = {
       wait: `${message} Asking again in ${Math.ceil(wait)} s.`,
       gone: `${message} Understand works without it.`,
-      token: "This server asks for a token.",
     };
     show(kind === "wait" ? "waiting" : kind, told[kind] ?? message);
   }

@@ -38,7 +38,7 @@ function levels(frames, x, width, start) {
     ];
   }
   return [
-    text(start, 12, "noise σ", "start", { class: "axis accent" }),
+    text(start, 12, "noise σ", "start", { class: "axis" }),
     text(width, 12, "signal α (dashed)", "end", { class: "axis" }),
     trace("second", ({ alpha }) => alpha),
     trace("curve", ({ sigma }) => sigma),
