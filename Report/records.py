@@ -15,6 +15,7 @@ from diffusion.experiment.config import Config
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.samplers import SamplingOptions, build_sampler
 from diffusion.experiment.weights import load_weights
+from diffusion.metrics.obedience import Share
 
 ROOT = Path(__file__).parents[1]
 RESULTS, WEIGHTS = ROOT / "Report" / "results", ROOT / "weights"
@@ -128,6 +129,24 @@ def evaluations(name: str, *keys: str) -> Groups:
     last = newest(rows, "weights", "guidance_scale", "calls", "samples", "seed")
     groups = grouped(sorted(last, key=lambda r: [r[key] for key in keys]), *keys)
     return [[r | {"rows": None, "seeds": len(group)} for r in group] for group in groups]
+
+
+def obedience() -> Groups:
+    """The exams of text models with the report's prompts (seed 0), a row for each guidance scale and split."""
+    exams = newest((r for r in read("obedience") if r["seed"] == 0), "weights", "guidance_scale")
+    return [[_examined(exam, split)] for exam in exams for split in ("seen", "unseen")]
+
+
+def _examined(exam: Record, split: str) -> Record:
+    """What one exam found in one split: each attribute over all kinds of prompts."""
+    kinds = [kind for name, kind in exam["obedience"].items() if name.endswith(f" {split}")]
+    every = dict.fromkeys(what for kind in kinds for what in kind["model"])
+    total = lambda who, what: Share(*(sum(kind[who].get(what, (0, 0))[i] for kind in kinds) for i in (0, 1)))
+    right = total("model", "all right")
+    low, high = right.interval
+    found = {what: total("model", what).value for what in every} | {"split": split, "n": right.of}
+    found |= {"all_right": right.value, "interval": f"{100 * low:.1f}–{100 * high:.1f} %", "obedience": None}
+    return exam | found | {who: total(who, "all right").value for who in ("real", "chance")}
 
 
 def five_minutes() -> Groups:

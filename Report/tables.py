@@ -30,6 +30,7 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "samplers": records.samplers,
     "convergence": partial(records.samplers, "convergence"),
     "five_minutes": records.five_minutes,
+    "obedience": records.obedience,
 }
 LAYOUTS = yaml.safe_load((records.ROOT / "Report" / "tables.yaml").read_text())
 
