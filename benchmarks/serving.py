@@ -58,7 +58,7 @@ def serve(design: str, model: str) -> None:
     engine = application.app.state.engine
     if design == "equal":
         engine.batcher = Equal(engine.batcher.max_rows, engine.batcher.observe)
-    Server(application, "127.0.0.1", 0, lambda url: print(url, flush=True)).run()
+    Server(application, "127.0.0.1", 0, lambda text: print(text, flush=True)).run()
 
 
 # --- The clients' process ---
@@ -156,7 +156,7 @@ def main():
         command = [sys.executable, __file__, "--serve", design, "--model", args.model]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            wait_until_ready(url := child.stdout.readline().strip())
+            wait_until_ready(url := child.stdout.readline().split()[1].rstrip("/"))
             for traffic in args.traffic:
                 for count in args.clients:
                     row = measure(url, count, args, traffic)

@@ -21,6 +21,11 @@ from diffusion.serving.settings import Settings
 SRC = Path(__file__).parents[1] / "src"
 
 
+def address(said: str) -> str:
+    """The URL in what the server says first."""
+    return said.split()[1].rstrip("/")
+
+
 class Running(httpx.Client):
     """A client of a server that runs, beside its engine."""
 
@@ -37,12 +42,12 @@ class Running(httpx.Client):
 
 @contextmanager
 def running(**settings) -> Iterator[Running]:
-    urls: Queue[str] = Queue()
-    server = Server(create(Settings(port=0, **settings), torch.device("cpu")), "127.0.0.1", 0, urls.put)
+    said: Queue[str] = Queue()
+    server = Server(create(Settings(port=0, **settings), torch.device("cpu")), "127.0.0.1", 0, said.put)
     thread = Thread(target=server.run)
     thread.start()
     try:
-        with Running(urls.get(timeout=20), server.engine, server) as client:
+        with Running(address(said.get(timeout=20)), server.engine, server) as client:
             client.wait(lambda: client.get("/ready").status_code == 200)
             yield client
     finally:
@@ -58,7 +63,7 @@ def started(*words: str) -> Iterator[tuple[subprocess.Popen, str]]:
     env = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     try:
-        url = child.stdout.readline().split()[1].rstrip("/")
+        url = address(child.stdout.readline())
         while httpx.get(f"{url}/ready").status_code != 200:
             time.sleep(0.05)
         yield child, url

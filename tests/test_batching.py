@@ -5,9 +5,12 @@ import time
 import pytest
 import torch
 
-from diffusion import configure, load
+from diffusion import configure
+from diffusion.errors import Failure
 from diffusion.experiment.samplers import ALWAYS, SamplingOptions
-from diffusion.serving.batcher import Batcher, DeadlineExceeded, Job
+from diffusion.serving.batcher import Batcher
+from diffusion.serving.catalogue import load_catalogue
+from diffusion.serving.cohort import DeadlineExceeded, Job
 from diffusion.serving.suspended import Closed, Suspended
 from diffusion.serving.tasks import Generation, Inpainting, Interpolation, Task, Variation
 
@@ -16,7 +19,9 @@ NEAR = 1 / 255  # that pixels may differ by, whatever else is in the batch
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: load(name) for name in ("unet", "unet_fashion", "cold_unet row", "default_28 row", "default@20")}
+    """As they are served."""
+    names = ("unet", "unet_fashion", "cold_unet row", "cold_unet col", "default_28 row", "default@20")
+    return {served.name: served.model for served in load_catalogue(names, torch.device("cpu"))}
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +102,9 @@ def test_one_that_is_closed_unwinds_where_it_waits():
 # --- Whatever the batch mates ---
 
 
-@pytest.mark.parametrize("name", ["unet", "unet_fashion", "cold_unet row", "default_28 row", "default@20"])
+@pytest.mark.parametrize("name", ["unet", "unet_fashion", "cold_unet col", "default_28 row", "default@20"])
 def test_an_image_depends_on_its_own_seed_alone(models, batcher, name):
-    model, settings = models[name], {"seed": 7}
+    model, settings = models[name], {"seed": 3}
     if model.config.process == "gaussian":
         settings |= {"steps": 6, "sampler": "ddim" if name == "default@20" else "sde"}
     alone = model.sample(16, **settings)
@@ -226,10 +231,28 @@ def test_a_job_that_fails_fails_alone(tiny, batcher):
     torch.testing.assert_close(jobs[2].images.result(20), tiny.sample(2, seed=1, steps=3), atol=NEAR, rtol=0)
 
 
-def test_one_that_is_stopped_cancels_what_is_left(tiny):
+def test_one_of_a_cohort_that_fails_does_so_alone(tiny, batcher):
+    def refuse(state):
+        raise RuntimeError("broken")
+
+    jobs = [generation(tiny, 2, seed=seed, steps=3) for seed in range(3)]
+    jobs[1].task.watch = refuse
+    with batcher._changed:
+        for job in jobs:
+            batcher.submit(job)
+    with pytest.raises(RuntimeError, match="broken"):
+        jobs[1].images.result(20)
+    for seed in (0, 2):
+        whole = jobs[seed].images.result(20)
+        torch.testing.assert_close(whole, tiny.sample(2, seed=seed, steps=3), atol=NEAR, rtol=0)
+
+
+def test_one_that_is_stopped_says_so_to_what_is_left(tiny):
     worker = Batcher()
     worker.start()
     job = generation(tiny, 4, steps=900)
     worker.submit(job)
     worker.stop(20)
-    assert job.images.cancelled() and not worker.alive and not worker.moves
+    with pytest.raises(Failure, match="stopped before"):
+        job.images.result(0)
+    assert not worker.alive and not worker.moves

@@ -297,3 +297,11 @@ def test_told_to_stop_it_finishes_what_it_accepted_and_exits_with_0():
         assert events[-1]["type"] == "image_generation.completed"
         assert process.wait(10) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+def test_weights_that_cannot_be_served_end_it_with_one_sentence(tmp_path, capsys):
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"no weights")
+    for weights, says in (("unett", "did you mean 'unet'"), (str(damaged), "is not a weight file")):
+        with pytest.raises(UserError, match=says):
+            serve.main(["--port", "0", "--weights", weights])

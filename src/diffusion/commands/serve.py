@@ -65,6 +65,8 @@ def main(argv: list[str] | None = None) -> int | None:
         return 0
     server = Server(create(settings, device), settings.host, settings.port, tell)
     server.run()
+    if server.engine.error:
+        raise server.engine.error
     return 0 if server.started else 1
 
 
@@ -76,5 +78,5 @@ def run_cluster(settings: Settings, device: torch.device, replicas: int) -> None
     cluster.run(settings, device, replicas, tell)
 
 
-def tell(url: str) -> None:
-    print(f"page    {url}/\ndocs    {url}/docs\nhealth  {url}/health\nCtrl-C stops it", flush=True)
+def tell(text: str) -> None:
+    print(text, flush=True)

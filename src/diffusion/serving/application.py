@@ -51,9 +51,7 @@ def create(settings: Settings, device: torch.device) -> Guard:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(engine.load())
-        loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-        app.state.loading = loading
+        app.state.loading = asyncio.create_task(engine.load())  # kept, or it might be collected
         yield
         await asyncio.to_thread(engine.stop)
 

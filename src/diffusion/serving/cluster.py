@@ -12,8 +12,8 @@ from diffusion.serving.application import create
 from diffusion.serving.settings import Settings
 
 
-def run(settings: Settings, device: torch.device, replicas: int, ready: Callable[[str], object]) -> None:
-    """Serve until SIGTERM or SIGINT; `ready(url)` is called once the replicas are up.
+def run(settings: Settings, device: torch.device, replicas: int, tell: Callable[[str], object]) -> None:
+    """Serve until SIGTERM or SIGINT; `tell` hears where, once the replicas are up.
 
     Each has models, a worker and a queue of its own, so a limit of the settings is one of each replica. One that dies
     is started anew; the requests that it had are answered with an error, which clients take for a reason to try again.
@@ -33,7 +33,8 @@ def run(settings: Settings, device: torch.device, replicas: int, ready: Callable
         for number in (signal.SIGINT, signal.SIGTERM):  # now: Ray has set handlers of its own
             signal.signal(number, lambda *_: stop.set())
         serve.run(deployment.bind(), name="diffusion", route_prefix="/")
-        ready(f"http://{settings.host}:{settings.port}")
+        url = f"http://{settings.host}:{settings.port}"
+        tell(f"page    {url}/\ndocs    {url}/docs\nhealth  {url}/health\nready   {replicas} replicas")
         stop.wait()
     finally:
         serve.shutdown()

@@ -36,17 +36,15 @@ def of_generation(request: GenerationRequest, served: Served, index: Tensor) -> 
 
 
 def _labels(given: Label | list[Label] | None, prompt: str | list[str], names: list[str]) -> Tensor | int | None:
-    if given is None and isinstance(prompt, str):
-        return read_prompt(prompt, names)
-    if given is None:
-        return torch.tensor(
-            [i % len(names) if (k := read_prompt(p, names)) is None else k for i, p in enumerate(prompt)]
+    """One label for all, one for each, or None for any."""
+    if given is not None:
+        return (
+            torch.tensor([find_label(k, names) for k in given]) if isinstance(given, list) else find_label(given, names)
         )
-    return (
-        torch.tensor([find_label(each, names) for each in given])
-        if isinstance(given, list)
-        else find_label(given, names)
-    )
+    if isinstance(prompt, str):
+        return read_prompt(prompt, names)
+    read = [read_prompt(each, names) for each in prompt]
+    return torch.tensor([i % len(names) if label is None else label for i, label in enumerate(read)])
 
 
 def of_edit(request: EditRequest, served: Served) -> int | str | None:

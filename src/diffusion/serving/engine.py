@@ -9,8 +9,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from diffusion.serving.batcher import Batcher, DeadlineExceeded, Job
+from diffusion.serving.batcher import Batcher
 from diffusion.serving.catalogue import Catalogue, load_catalogue
+from diffusion.serving.cohort import DeadlineExceeded, Job
 from diffusion.serving.metrics import Metrics
 from diffusion.serving.problems import ClientGone, Problem
 from diffusion.serving.settings import Settings
@@ -31,21 +32,23 @@ class Engine:
         self.settings, self.device, self.metrics = settings, device, Metrics()
         self.batcher = Batcher(settings.max_rows, self.metrics.observe_round)
         self.phase, self.catalogue = Phase.LOADING, Catalogue([], {})
-        self.open: set[Job] = set()  # accepted and not answered yet
+        self.open: set[Job] = set()  # accepted and not done
+        self.error: Exception | None = None  # why the models could not be loaded
+        self.after_loading: Callable[[], object] = lambda: None
         self.metrics.follow("queue_image_calls", "accepted and not done", lambda: self.batcher.backlog)
-        self.metrics.follow("open_requests", "accepted and not answered", lambda: len(self.open))
+        self.metrics.follow("open_requests", "accepted and not done", lambda: len(self.open))
         self.metrics.follow("image_calls_per_second", "measured lately", lambda: self.batcher.rate)
 
     async def load(self) -> None:
         """Load the models, off the loop; then requests are accepted."""
         try:
             self.catalogue = await asyncio.to_thread(load_catalogue, self.settings.weights, self.device)
-        except BaseException:
-            self.phase = Phase.FAILED
-            raise
-        await asyncio.to_thread(warm_up, self.catalogue)
-        self.batcher.start()
-        self.phase = Phase.READY
+            await asyncio.to_thread(warm_up, self.catalogue)
+            self.batcher.start()
+            self.phase = Phase.READY
+        except Exception as error:
+            self.phase, self.error = Phase.FAILED, error
+        self.after_loading()
 
     @property
     def health(self) -> tuple[bool, str]:
@@ -101,13 +104,13 @@ class Engine:
             leaving.cancel()
             waiting.cancel()
 
-    async def drain(self) -> bool:
-        """Accept nothing more and wait for what is open, as long as the settings say; whether all was answered."""
+    async def drain(self) -> None:
+        """Accept nothing more and wait for what is open, as long as the settings say; what is left then fails."""
         self.phase = Phase.DRAINING
         until = time.monotonic() + self.settings.drain_seconds
         while self.open and time.monotonic() < until:
             await asyncio.sleep(0.02)
-        return not self.open
+        await asyncio.to_thread(self.stop)
 
     def stop(self) -> None:
         if self.batcher.alive:
@@ -119,7 +122,10 @@ def warm_up(catalogue: Catalogue) -> None:
     """A call of every network: the first pays for what the next ones find done."""
     for served in catalogue:
         experiment = served.model.experiment
-        x, t = torch.zeros(1, *served.shape, device=experiment.device), torch.ones(1, device=experiment.device)
+        x, t = (
+            torch.zeros(1, *experiment.codec.shape, device=experiment.device),
+            torch.ones(1, device=experiment.device),
+        )
         experiment.denoiser.predict(x, t, None)
 
 

@@ -18,8 +18,9 @@ class Server(uvicorn.Server):
     uvicorn's own would close the door first, so that nobody is told 503, and then die of the signal.
     """
 
-    def __init__(self, application: Guard, host: str, port: int, ready: Callable[[str], object] = lambda url: None):
-        self.engine, self.tell = application.app.state.engine, ready
+    def __init__(self, application: Guard, host: str, port: int, tell: Callable[[str], object] = lambda text: None):
+        self.engine, self.tell = application.app.state.engine, tell
+        self.engine.after_loading = self.loaded
         super().__init__(
             uvicorn.Config(
                 application,
@@ -42,7 +43,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self.tell(self.url)
+            self.tell(f"page    {self.url}/\ndocs    {self.url}/docs\nhealth  {self.url}/health")
+
+    def loaded(self) -> None:
+        if self.engine.error:
+            self.should_exit = True
+        else:
+            self.tell(f"ready   {len(self.engine.catalogue.by_name)} models")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from diffusion.method.process import Gaussian
-from diffusion.serving.batcher import DeadlineExceeded, Job
+from diffusion.serving.cohort import DeadlineExceeded, Job
 from diffusion.serving.engine import Engine, deadline_problem
 from diffusion.serving.orders import Order
 from diffusion.serving.pictures import base64_png, side_by_side
