@@ -10,14 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from stream_server import Cable, numbered, serving, take
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from diffusion.data.batches import batches
+from diffusion.data.sources import load
 from diffusion.errors import Failure, UserError
 from diffusion.streaming import protocol, remote
 from diffusion.streaming.client import Client, OldServer
@@ -94,6 +97,23 @@ def test_captions_travel_as_numbers_of_words():
     said = type(TRAIN)("said", TRAIN.images[:3], rows, ("", "red", "seven"))
     with serving({"said": {"train": said}}) as (address, _):
         assert torch.equal(opened(address, "said").whole().labels, rows)
+
+
+def test_a_folder_of_pictures_is_in_memory_as_it_travels(tmp_path):
+    """To the layout: in bfloat16 a network's bits depend on it."""
+    draw = np.random.default_rng(0)
+    lines = []
+    for i in range(40):
+        Image.fromarray(draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"picture {i}"}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    near = {split: load("folder", split, tmp_path) for split in ("train", "test")}
+    with serving({"folder": near}) as (address, _):
+        far = {split: opened(address, "folder", split) for split in near}
+        for a, b in islice(zip(batches(far["train"], 4, 0), batches(near["train"], 4, 0)), 12):
+            assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+            assert a.images.stride() == b.images.stride() and a.labels.stride() == b.labels.stride()
+        assert far["test"].whole().fingerprint == near["test"].fingerprint
 
 
 def test_the_held_out_split_never_leaks(address):

@@ -28,7 +28,7 @@ def parser() -> Parser:
     p = Parser(__doc__, EXAMPLES, "stream")
     what = {"nargs": "+", "default": ["digits"], "help": f"one or more of {', '.join(NAMES)} (default: digits)"}
     add_flags(p, "dataset", dataset={"type": one_of("dataset", NAMES), **what})
-    samples = f"pictures to train on of {', '.join(CAPTIONED)}, which are drawn (default: their usual number)"
+    samples = f"pictures to train on, of {', '.join(CAPTIONED)} (default: their usual number, or all)"
     p.add_argument("--samples", type=number(int, 1), help=samples)
     p.add_argument("--host", default="127.0.0.1", help="the address to listen at; other machines need a token")
     p.add_argument("--port", type=number(int, 0, 65535), default=8765, help="0: any that is free")

@@ -75,7 +75,7 @@ def load(split: str, root: Path, samples: int | None = None) -> Dataset:
     """
     source = Digits(handwritten(split, root), seed=0, split="seen" if split == "train" else None)
     parts = _parts(source, SAMPLES[split] if samples is None else samples)
-    images = torch.from_numpy(np.concatenate([images for images, _ in parts])).contiguous()  # channels come first
+    images = torch.from_numpy(np.concatenate([images for images, _ in parts]))
     rows = captions.encode([caption for _, said in parts for caption in said], WORDS, LENGTH)
     return Dataset("digits", images, rows, WORDS)
 

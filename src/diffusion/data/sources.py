@@ -1,6 +1,7 @@
 """All data sets by name: those of images with labels, and those of pictures with captions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,4 +39,5 @@ def load(
         return datasets.load(name, split, root, device)
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
-    return CAPTIONED[name](split, Path(root), samples).to(device)
+    data = CAPTIONED[name](split, Path(root), samples)
+    return replace(data, images=data.images.contiguous()).to(device)  # channels last: slower, and in bf16 other bits
