@@ -342,10 +342,14 @@ def test_a_name_that_is_not_served_is_answered_with_the_nearest(address):
         opened(address, "others", "test")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "ws://", "127.0.0.1:8765", "ws:///x"])
-def test_an_address_that_is_none_is_refused(url):
-    with pytest.raises(UserError, match="ws://HOST:PORT"):
-        Client(url)
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1", "ws://", "127.0.0.1:8765", "ws:///x", "ws://a:99999", "ws://a:b", "ws://[::1", "ws://a:0"],
+)
+def test_an_address_that_is_none_is_refused_and_its_token_is_not_shown(url):
+    with pytest.raises(UserError, match="ws://HOST:PORT") as error:
+        Client(url + "?token=secret")
+    assert "secret" not in str(error.value)
 
 
 # --- Who may come in ---

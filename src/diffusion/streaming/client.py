@@ -25,7 +25,7 @@ FIRST = 10.0  # seconds for which a server is waited for that was never there
 CLOSING = 1.0  # seconds that a server is given to say good-bye
 
 
-class OldServer(Exception):
+class OldServer(UserError):
     """The server does not speak version 2.0."""
 
 
@@ -166,9 +166,14 @@ def split_token(url: str) -> tuple[str, str | None]:
 
     UserError for an address that is none of a stream.
     """
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    token = query.pop("token", None) or os.environ.get(TOKEN)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise UserError(f"a stream is ws://HOST:PORT or wss://HOST:PORT, not {url!r}")
-    return parts._replace(query=urlencode(query)).geturl(), token
+    try:
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query))
+        token = query.pop("token", None) or os.environ.get(TOKEN)
+        shown = parts._replace(query=urlencode(query)).geturl()
+        usable = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:  # of a port that is no number
+        shown, usable = url.partition("?")[0], False
+    if not usable:
+        raise UserError(f"a stream is ws://HOST:PORT or wss://HOST:PORT, not {shown!r}")
+    return shown, token
