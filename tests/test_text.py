@@ -201,7 +201,8 @@ def test_a_training_on_captions_is_resumed_to_the_same_bits(tmp_path, monkeypatc
     whole = run("src", "train", *words, "--steps", 4, "--out", tmp_path / "a")
     assert whole.returncode == 0, whole.stderr
     assert run("src", "train", *words, "--steps", 4, "--limit-steps", 3, "--out", tmp_path / "b").returncode == 0
-    assert run("src", "train", *words, "--steps", 4, "--resume", "--out", tmp_path / "b").returncode == 0
+    resumed = run("src", "train", *words, "--steps", 4, "--resume", "--out", tmp_path / "b")
+    assert resumed.returncode == 0 and "as it was begun" not in resumed.stdout
     a, b = (load(tmp_path / each / "runs/text_digits/text_digits.pth") for each in "ab")
     assert torch.equal(a.sample(2, prompt=SEVEN, seed=1), b.sample(2, prompt=SEVEN, seed=1))
     assert a.config.words == WORDS and a.config.guidance_scale == 3

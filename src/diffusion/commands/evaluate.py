@@ -120,14 +120,14 @@ def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -
 
     exam = EXAMS[dataset](args.data_root, experiment.device, count, args.seed)
     papers = [exam.questions(split) for split in ("seen", "unseen")]
-    sat = [each for paper in papers for each in exam.mark(paper, sample([each.caption for each in paper]))]
-    print(table(sat, exam.attributes))
+    marks = [each for paper in papers for each in exam.mark(paper, sample([each.caption for each in paper]))]
+    print(table(marks, exam.attributes))
     facts = {"weights": args.weights, "seed": args.seed, "calls": sampler.nfe, "guidance_scale": scale}
-    facts |= {"prompts": count, "obedience": record(sat)} | (compare(exam, sample) if dataset == "digits" else {})
+    facts |= {"prompts": count, "obedience": record(marks)} | (compare(exam, sample) if dataset == "digits" else {})
     append(args.out, facts)
     if args.ship:
         known = ("prompts", "guidance_scale", "calls", "seed", "twins")
-        experiment.about["scores"] = {key: facts[key] for key in known if key in facts} | summary(sat)
+        experiment.about["scores"] = {key: facts[key] for key in known if key in facts} | summary(marks)
         print(f"wrote {save_weights(args.ship, experiment, half=True)}")
 
 

@@ -4,7 +4,7 @@ import statistics
 
 from diffusion import figures
 from diffusion.data import captions
-from diffusion.laboratory.exam import Sat, table
+from diffusion.laboratory.exam import Marks, table
 from diffusion.laboratory.run import Run
 from diffusion.laboratory.subjects import EXAMS
 
@@ -19,7 +19,7 @@ class Examiner:
         self.run, self.exam = run, exam and exam(run.options.data_root, run.device, PROMPTS)
         self.questions = self.exam.questions("seen") if self.exam else []
         self.sheet = captions.decode(run.test.labels[:count], run.config.words)
-        self.sat: list[Sat] = []
+        self.marks: list[Marks] = []
 
     def examine(self, step: int) -> dict[str, float]:
         """Draw all prompts, write the sheet, each picture with its prompt under it, and score the rest: the share in
@@ -33,8 +33,8 @@ class Examiner:
             run.written.append(figures.captioned(images[: len(self.sheet)], self.sheet, path))
         if not self.exam:
             return {}
-        self.sat = self.exam.mark(self.questions, images[len(self.sheet) :])
-        right = {each.kind: statistics.mean(all(v.values()) for v in each.model) for each in self.sat}
+        self.marks = self.exam.mark(self.questions, images[len(self.sheet) :])
+        right = {each.kind: statistics.mean(all(v.values()) for v in each.model) for each in self.marks}
         return right | {"all_right": statistics.mean(right.values())}
 
     def draw_curves(self) -> None:
@@ -44,14 +44,12 @@ class Examiner:
             return
         title = f"{run.name}, {run.config.dataset}"
         run.written.append(figures.losses(run.trainer.losses, run.trainer.steps_per_epoch, path("losses"), title))
-        if self.sat:
-            real = sum(all(v.values()) for each in self.sat for v in each.real) / sum(
-                len(each.real) for each in self.sat
-            )
+        if self.marks:
+            real = statistics.mean(all(verdict.values()) for each in self.marks for verdict in each.real)
             epochs, values = ([line[key] for line in run.history] for key in ("epoch", "all_right"))
             about = (path("obedience"), title, "share of prompts with all right", real)
             run.written.append(figures.curve(epochs, values, None, *about))
 
     def table(self) -> str:
         """What the last pictures show of what was asked for."""
-        return table(self.sat, self.exam.attributes) if self.exam else ""
+        return table(self.marks, self.exam.attributes) if self.exam else ""

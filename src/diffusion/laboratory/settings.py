@@ -67,4 +67,5 @@ def describe_differences(saved: Config, config: Config, changes: Collection[str]
         if key in names:
             was = f"the run was made with {names[key]} {getattr(saved, key)}, not {getattr(config, key)}"
             raise UserError(f"{was}: leave the option out, or start anew without --resume")
-    return ", ".join(f"{key} {getattr(saved, key)}" for key in differing if key != "precision")
+    found = ("precision", *(("shape", "words", "caption_length") if saved.network == "text" else ()))  # not chosen
+    return ", ".join(f"{key} {getattr(saved, key)}" for key in differing if key not in found)

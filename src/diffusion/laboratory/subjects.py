@@ -57,7 +57,7 @@ class DigitsExam(Exam):
 
     def diversity(self, sample: Draw) -> tuple[float, float]:
         """How much pictures of the same prompt differ, of a model and of real ones."""
-        scenes = [scene for kind in KINDS for scene in _told(kind, self.seed + 2)]
+        scenes = [scene for kind in KINDS for scene in _described(kind, self.seed + 2)]
         prompts = [scene.caption for scene in scenes for _ in range(EACH)]
         real = self.render([redraw(scene, seed) for scene in scenes for seed in range(EACH)])
         differ = lambda images: diversity(images.unflatten(0, (-1, EACH)))
@@ -105,8 +105,10 @@ def _has_twin(scene: Scene) -> bool:
     return twin(scene).split == "seen" and first.digit != second.digit and first.colour != second.colour
 
 
-def _told(kind: str, seed: int) -> list[Scene]:
+def _described(kind: str, seed: int) -> list[Scene]:
     """Some scenes whose captions leave neither colour nor size open: real pictures of them differ in all the rest."""
     drawn = (draw(seed, index, "seen", kind) for index in count())
-    is_told = lambda scene: "colour" not in scene.unsaid and (kind not in ("one", "two") or "size" not in scene.unsaid)
-    return [*islice(filter(is_told, drawn), VARIED)]
+    is_described = lambda scene: (
+        "colour" not in scene.unsaid and (kind not in ("one", "two") or "size" not in scene.unsaid)
+    )
+    return [*islice(filter(is_described, drawn), VARIED)]
