@@ -555,8 +555,8 @@ def test_the_page_is_small(server):
     assert len(seen) > 20 and sum(sizes) < 150_000
 
 
-if __name__ == "__main__":  # python tests/test_page.py: the picture in the README
-    with running() as server, sync_api.sync_playwright() as play:
+if __name__ == "__main__":  # OMP_NUM_THREADS=1 python tests/test_page.py: the README's picture
+    with running(weights=("unet",)) as server, sync_api.sync_playwright() as play:
         page = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"]).new_page(viewport=DESKTOP)
         page.goto(f"{server.url}/#denoise?frame=6")
         finished(page)
