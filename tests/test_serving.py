@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from server import running
 
 from diffusion import load
 from diffusion.experiment.samplers import SAMPLERS
+from diffusion.serving import streams
 from diffusion.serving.settings import Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
@@ -164,6 +166,15 @@ def test_a_sprite_shows_all_images_of_a_step(server):
     assert pixels(events[0]["b64_json"]).shape == pixels(events[0]["x_0"]).shape == (1, 28, 84)
     assert [event["step"] for event in events[:3]] == [0, 1, 2] and events[0]["sigma"] == 1
     assert np.array(events[2]["probabilities"]).shape == (3, 10)
+
+
+def test_states_are_left_out_for_a_slow_reader_but_no_image(server, monkeypatch):
+    monkeypatch.setattr(streams, "FRAMES", 2)
+    partials = streams.Stream.partials
+    monkeypatch.setattr(streams.Stream, "partials", lambda *given: time.sleep(0.1) or partials(*given))
+    text = server.post("/v1/images/generations", json={"model": "default@20", "steps": 60, "stream": True}).text
+    assert 2 <= text.count("event: image_generation.partial_image") < 60
+    assert text.count("event: image_generation.completed") == 1
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/docs", "/openapi.json"])

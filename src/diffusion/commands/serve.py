@@ -46,7 +46,7 @@ def parser() -> Parser:
     group = p.add_argument_group("limits")
     for name, (kind, text) in LIMITS.items():
         usual = getattr(USUAL, name.replace("-", "_"))
-        group.add_argument(f"--{name}", type=number(kind, 1e-3), help=f"{text} (default: {usual:g})")
+        group.add_argument(f"--{name}", type=number(kind, 1e-3), help=f"{text} (default: {usual:,.0f})")
     add_flags(
         p, "device", device={"default": None, "help": "auto, cpu or cuda (default: auto, the GPU if there is one)"}
     )

@@ -15,7 +15,10 @@ from diffusion.serving.schemas import GenerationRequest
 from diffusion.serving.settings import Settings
 
 router = APIRouter(tags=["EIR"])
-Items = Annotated[list[dict[str, Any]], Field(min_length=1, description="one for each image that is wanted")]
+EXAMPLE = [{"mnist_tabular": {"CLASS": "3"}}, {"caption": "a seven"}]
+Items = Annotated[
+    list[dict[str, Any]], Field(min_length=1, description="one for each image that is wanted", examples=[EXAMPLE])
+]
 
 
 @router.post("/predict")

@@ -1,9 +1,9 @@
 """How the server is run: the fields of configs/serve.yaml and the options of `python src serve`."""
 
 import ipaddress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
@@ -23,7 +23,7 @@ class Settings:
     host: str = "127.0.0.1"  # 0.0.0.0 is every network this machine is in
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000  # 0: any that is free
     token: str | None = None  # what clients send as `Authorization: Bearer …`; a must beyond this machine
-    device: str = "auto"  # auto is the GPU if there is one
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto is the GPU if there is one
     allow_hosts: tuple[str, ...] = ()  # names that the server goes by, beside localhost
     allow_origins: tuple[str, ...] = ()  # pages of other servers that may call this one, such as https://example.org
     max_count: Count = 64  # images a request
@@ -61,8 +61,3 @@ def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
     if not settings.is_local and not settings.token:
         raise UserError(f"--host {settings.host} lets other machines in: give a --token that they have to send")
     return settings
-
-
-def text_of(settings: Settings) -> dict[str, Any]:
-    """The settings as plain values, without the token."""
-    return asdict(settings) | {"token": "***" if settings.token else None}
