@@ -1,5 +1,6 @@
 """A training step as a CUDA graph: a small network's kernels are faster than Python can launch them one by one."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ class Graphed:
     """`step(*inputs) -> Tensor`, recorded once its first calls are over and from then on replayed as a whole.
 
     Inputs keep their shapes and may be None; whatever else the step reads or changes has to stay where it is. Python
-    inside runs only while recording: numbers that change come as tensors.
+    inside runs only while recording: numbers that change come as tensors. What cannot be recorded goes on as it was.
     """
 
     def __init__(self, step: Callable[..., Tensor]):
@@ -24,10 +25,10 @@ class Graphed:
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
         self.calls += 1
-        if self.calls <= WARM_UP:
-            return self._ordinary(*inputs)
         if self.calls == WARM_UP + 1:
             self._record(*inputs)
+        if not self.inputs:
+            return self._ordinary(*inputs)
         for kept, given in zip(self.inputs, inputs):
             if kept is not None and given is not None:
                 kept.copy_(given, non_blocking=True)
@@ -43,7 +44,12 @@ class Graphed:
         return output
 
     def _record(self, *inputs: Tensor | None) -> None:
-        self.inputs = tuple(each if each is None else each.clone() for each in inputs)
+        kept = tuple(each if each is None else each.clone() for each in inputs)
         torch.cuda.synchronize()
-        with torch.cuda.graph(self.graph, stream=self.stream):
-            self.output = self.step(*self.inputs)
+        try:
+            with torch.cuda.graph(self.graph, stream=self.stream):
+                self.output = self.step(*kept)
+        except RuntimeError as error:
+            warnings.warn(f"training goes on without a CUDA graph: {str(error).strip().splitlines()[0]}", stacklevel=2)
+        else:
+            self.inputs = kept

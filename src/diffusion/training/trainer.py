@@ -125,6 +125,7 @@ class Trainer:
 
         `first` is the place of the first sample among all that are ever drawn: it decides their noise.
         """
+        self.optimizer.zero_grad()
         noise = Noise(self.config.seed, first + torch.arange(len(data), device=data.device))
         loss = self.loss(*self.objective.draw(data, labels, noise))
         self.accelerator.backward(loss)
@@ -133,7 +134,6 @@ class Trainer:
         self.optimizer.found_inf = self.bad
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
-        self.optimizer.zero_grad()
         self._update_ema(ema_weight)
         return torch.stack([loss.detach(), norm])
 
