@@ -19,6 +19,7 @@ from collections import deque
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import peers
 import torch
@@ -31,6 +32,7 @@ from diffusion.experiment.build import build
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
+from diffusion.training.graph import Graphed
 from diffusion.training.trainer import Trainer
 
 CALLS = 20
@@ -146,16 +148,19 @@ def our_sampling(args, compiled=True, mode=None):
 
 
 @torch.no_grad()
-def diffusers_sampling(args):
+def diffusers_sampling(args, compiled=False):
     model = peers.unet2d(peers.WIDTHS["unet"]).to(args.device).to(memory_format=torch.channels_last).eval()
-    model.compile(mode="reduce-overhead")
+    if compiled:
+        model.compile(mode="reduce-overhead")
     labels, steps = torch.arange(args.draw, device=args.device) % 10, peers.scheduler("ddim", CALLS)
 
-    def draw():
-        with torch.autocast(args.device.type, torch.bfloat16):
-            peers.draw(model, steps, labels)
+    def forward(x, t, labels):
+        with torch.autocast(args.device.type, torch.bfloat16, cache_enabled=False):
+            return model(x, t, labels).sample
 
-    return sampled(draw, args)
+    graphed = Graphed(forward) if args.device.type == "cuda" and not compiled else forward
+    call = lambda x, t, labels: SimpleNamespace(sample=graphed(x, t.to(x.device).expand(len(x)), labels))
+    return sampled(lambda: peers.draw(call, steps, labels), args)
 
 
 ROWS = {
@@ -169,7 +174,8 @@ ROWS = {
     "sampling unet, ours, eager": lambda args: our_sampling(args, compiled=False),
     "sampling unet, ours": our_sampling,
     "sampling unet, ours, graphs": lambda args: our_sampling(args, mode="reduce-overhead"),
-    "sampling like unet, diffusers": diffusers_sampling,
+    "sampling like unet, diffusers, graph": diffusers_sampling,
+    "sampling like unet, diffusers, compiled": lambda args: diffusers_sampling(args, compiled=True),
 }
 
 
