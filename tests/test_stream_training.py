@@ -227,7 +227,7 @@ def test_processes_killed_at_random_reach_what_an_unbroken_run_reaches(tmp_path,
     if kind == "shards":
         from diffusion.streaming import shards  # takes two seconds, which other tests need not spend
 
-        list(shards.write({split: load("MNIST", split, ROOT / "data") for split in SMALL}, tmp_path / "files/MNIST", 6))
+        list(shards.write(SMALL, tmp_path / "files/MNIST", 6))
         done(start(*command(tmp_path / "whole", *source)))
     else:
         done(start(*command(tmp_path / "whole")))

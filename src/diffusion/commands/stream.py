@@ -89,7 +89,8 @@ async def serve(server: Server, args: Namespace) -> None:
         with progress_bar(math.inf, "served", unit="sample") as bar:
             while True:
                 await asyncio.sleep(SHOWN)
-                bar.update(server.samples - bar.n)
+                if new := server.samples - bar.n:  # a log has no line for every half minute without clients
+                    bar.update(new)
 
     showing = asyncio.create_task(show())
     try:

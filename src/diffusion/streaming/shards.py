@@ -66,14 +66,15 @@ def write(splits: dict[str, Dataset], folder: Path, count: int, seed: int = 0) -
     folder = files.expand(folder)
     if folder.exists():
         raise UserError(f"{str(folder)!r} is there already: choose another folder, or remove it")
+    for split, data in splits.items():
+        if count > len(data):
+            raise UserError(f"{data.name} {split} has {len(data)} samples: that many shards at most, not {count}")
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
         index: dict[str, Split] = {}
         for split, data in splits.items():
-            if count > len(data):
-                raise UserError(f"{data.name} {split} has {len(data)} samples: that many shards at most, not {count}")
             shards = []
             for number, part in enumerate(permutation(len(data), seed, 0).tensor_split(count)):
                 shards.append(_write_shard(unfinished / f"{split}-{number:05d}.tar", data, part))
