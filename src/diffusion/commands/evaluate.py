@@ -1,4 +1,7 @@
-"""Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers."""
+"""Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers.
+
+A text model is examined instead: whether its pictures show what was asked for, beside real pictures and chance.
+"""
 
 import json
 import statistics
