@@ -256,3 +256,14 @@ def test_one_that_is_stopped_says_so_to_what_is_left(tiny):
     with pytest.raises(Failure, match="stopped before"):
         job.images.result(0)
     assert not worker.alive and not worker.moves
+
+
+def test_the_backlog_counts_a_job_while_it_is_begun(tiny, batcher, monkeypatch):
+    """It is then neither waiting nor in a cohort."""
+    seen, job = [], generation(tiny, 2, steps=5)
+    compute = Generation.compute
+    monkeypatch.setattr(
+        Generation, "compute", lambda *given, **more: seen.append(batcher.backlog) or compute(*given, **more)
+    )
+    images(batcher, job)
+    assert seen == [10] and batcher.backlog == 0

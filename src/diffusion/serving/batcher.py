@@ -29,6 +29,7 @@ class Batcher:
     def __init__(self, max_rows: int = 64, observe: Observe = lambda *round: None):
         self.max_rows, self.observe = max_rows, observe
         self._lately: deque[tuple[int, float]] = deque([(10, 0.1)], maxlen=50)  # rows and seconds of rounds
+        self._open: set[Job] = set()  # submitted and not done, wherever they are between waiting and being computed
         self._waiting: deque[Job] = deque()
         self._cohorts: list[Cohort] = []
         self._changed, self._stopping = Condition(), False
@@ -39,6 +40,8 @@ class Batcher:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
+        self._open.add(job)
+        job.images.add_done_callback(lambda _: self._open.discard(job))
         with self._changed:
             self._waiting.append(job)
             self._changed.notify()
@@ -63,8 +66,7 @@ class Batcher:
     @property
     def backlog(self) -> int:
         """Image-calls that are still to be done."""
-        jobs = [*list(self._waiting), *(job for cohort in list(self._cohorts) for job in cohort.jobs)]
-        return sum(job.left for job in jobs if job.live)
+        return sum(job.left for job in list(self._open))
 
     @property
     def moves(self) -> bool:
