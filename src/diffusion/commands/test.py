@@ -23,12 +23,11 @@ from diffusion.laboratory.classification import (
 )
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.losses import codec_losses, held_out_loss
 from diffusion.laboratory.options import Parser, number, output_file
 from diffusion.laboratory.show import row
 from diffusion.method import bayes
 from diffusion.method.codec import Latents
-from diffusion.method.noise import Noise
-from diffusion.training.objectives import reconstruction_terms
 
 EXAMPLES = """examples:
   python src test --dataset MNIST --model vae            losses on the test split
@@ -83,22 +82,11 @@ def main(argv: list[str] | None = None) -> None:
         print(f"appended to {files.write_atomically(args.out, lambda file: file.write(text))}")
 
 
-@torch.no_grad()
 def losses(experiment: Experiment, test: Dataset) -> dict[str, float]:
-    """Errors and KL divergence of the codec, from one draw an image, and the loss of a flow on its latents."""
-    index = torch.arange(len(test), device=test.images.device)
-    autoencoder, shape = experiment.codec.autoencoder, (len(test), *experiment.codec.shape)
-    eps = Noise(0, index)(torch.empty(shape, device=index.device))
-    terms = [[], [], []]
-    for part in index.split(1000):
-        images = test.images[part] / 255
-        half_sse, kl = reconstruction_terms(autoencoder, images, eps[part])
-        for kept, each in zip(terms, (half_sse, kl, reconstruction_terms(autoencoder, images, eps[part], "l1")[0])):
-            kept.append(each)
-    half_sse, kl, absolute = (torch.cat(each).mean().item() for each in terms)
-    found = {"half_sse": half_sse, "sum_of_errors": absolute} | ({"kl": kl} if autoencoder.variational else {})
+    """Of the codec and, if that is not all, of the flow on its latents."""
+    found = codec_losses(experiment.codec, test)
     if not experiment.config.is_codec:
-        found["flow_loss"] = versions.held_out_loss(experiment, test)
+        found["flow_loss"] = held_out_loss(experiment, test)
     for name, value in found.items():
         print(f"{name.replace('_', ' '):<16}{value:.4f}")
     return found

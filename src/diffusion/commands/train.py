@@ -17,6 +17,7 @@ from diffusion.laboratory import versions
 from diffusion.laboratory.examiner import Examiner
 from diffusion.laboratory.flags import RunOptions, add_training_flags
 from diffusion.laboratory.judge import open_run
+from diffusion.laboratory.losses import held_out_loss
 from diffusion.laboratory.options import Parser, number, one_of, path
 from diffusion.laboratory.run import Run
 from diffusion.laboratory.show import draw_curves, draw_grid, draw_losses, report, table
@@ -175,7 +176,7 @@ def train_model(args: argparse.Namespace, recipe: Recipe, stream: Stream | None)
     for step in run.steps(replace(recipe.plan, sheet_steps=(), sheet_every=every)):
         sheet = run.sample(recipe.sheet.count, run.config.seed, f"samples after step {step}")
         draw_grid(run, sheet, f"contents/{run.name}.png", columns=10)
-        loss = versions.held_out_loss(run.experiment, run.held_out)
+        loss = held_out_loss(run.experiment, run.held_out)
         run.record(step / every, held_out=loss)
         run.say(f"epoch {step / every:.4g}: loss {loss:.4f} on {len(run.held_out):,} held-out training images")
         draw_losses(run)

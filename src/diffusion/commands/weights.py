@@ -10,7 +10,7 @@ from typing import Any
 from diffusion import files
 from diffusion.experiment.config import Config
 from diffusion.experiment.coursework import run_names
-from diffusion.experiment.presets import COLD, DDPM, GUIDED
+from diffusion.experiment.presets import COLD, DDPM, GUIDED, LATENT
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import SamplingOptions, build_sampler
 from diffusion.experiment.weights import load_weights, save_weights
@@ -18,6 +18,7 @@ from diffusion.files import shipped_weights
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.laboratory.flags import SCORES, add_flags
 from diffusion.laboratory.judge import COLD_SAMPLERS, Judge, open_run
+from diffusion.laboratory.losses import codec_losses
 from diffusion.laboratory.options import Parser, one_of, output_directories, output_directory
 from diffusion.laboratory.run import Run
 
@@ -67,6 +68,7 @@ FAMILIES = {  # in the order they are made
     "unet": Family(GUIDED["unet"], steps=18_000, samples=10_000),
     "unet_few": Family(GUIDED["unet_few"], steps=40_000, samples=10_000),
     "unet_fashion": Family(GUIDED["unet_fashion"], steps=6000, samples=10_000),
+    **{name: Family(config, steps=20_000, samples=10_000) for name, config in LATENT.items()},
 }
 
 
@@ -117,7 +119,7 @@ def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:
     """Round weight files to half precision, score what is left, and store both in `folder`."""
     for name in names:
         experiment = load_weights(source / name).to(judge.run.device)
-        experiment.denoiser.network.half().float()
+        experiment.network.half().float()
         judge.run.experiment = experiment  # what is sampled from now on
         scores = scored(judge, name)
         if judge.run.is_main:
@@ -128,7 +130,7 @@ def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:
 def scored(judge: Judge, name: str) -> dict[str, Any]:
     """Mean and deviation of each score over the seeds, and what they were measured with."""
     rows, real, experiment = [], judge.floor, judge.run.experiment
-    for seed in range(judge.options.eval_seeds):
+    for seed in range(1 if experiment.config.is_codec else judge.options.eval_seeds):  # reconstructions need no seed
         images, labels = judge.sample(seed, f"{name}, seed {seed}"), judge.labels(seed)
         scores = judge.score(images)
         rows.append({"fid": scores.fid, "inception_score": scores.inception_score, "kid": scores.kid})
@@ -137,7 +139,11 @@ def scored(judge: Judge, name: str) -> dict[str, Any]:
     about = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
     if len(rows) > 1:
         about |= {f"{key}_sd": statistics.stdev(row[key] for row in rows) for key in rows[0]}
-    about |= {"n": real.n, "seeds": len(rows), "calls": build_sampler(experiment).nfe}
+    about |= {"n": real.n, "seeds": len(rows)}
+    if experiment.config.is_codec:
+        about |= codec_losses(experiment.codec, judge.run.test)
+    else:
+        about["calls"] = build_sampler(experiment).nfe
     about |= {"n_reference": real.n_reference, "floor": real.fid, "floor_is": real.inception_score}
     about |= {"extractor": real.extractor, "sha256": real.sha256[:16]}
     if experiment.config.process == "averaging":

@@ -14,10 +14,10 @@ FAST = CONDITIONAL.replace(batch_size=64, lr=2e-3, beta2=0.99, warmup=100, decay
 LONG = FAST.replace(batch_size=128, hidden=(64, 128), ema_decay=0.9995)
 WIDE = (64, 128, 256, 128, 64)
 FEW = LONG.replace(teacher="unet", draw_time="uniform", lr=5e-4, sampler="consistency", sampler_steps=4)
-VAE = Config(network="vae", hidden=(12, 48, 24), kl_weight=0.14, lr=3e-3, beta2=0.99, warmup=200, decay=0.5)
-VAE = VAE.replace(batch_size=256, held_out=5000)
+VAE = Config(network="vae", hidden=(12, 48, 24), kl_weight=0.14, lr=4e-3, beta2=0.99, warmup=200, decay=0.5)
+VAE = VAE.replace(batch_size=512, held_out=5000)
 MLP = Config(network="mlp", hidden=(128, 160, 160), schedule="rectified", target="velocity", classes=10, lr=2e-3)
-MLP = MLP.replace(batch_size=1024, beta2=0.99, warmup=500, decay=0.6, ema_decay=0.9995, held_out=5000, sampler="heun")
+MLP = MLP.replace(batch_size=2048, beta2=0.99, warmup=500, decay=0.6, ema_decay=0.9995, held_out=5000, sampler="heun")
 CIFAR10: dict[str, Any] = {"dataset": "CIFAR10", "shape": (3, 32, 32)}
 
 

@@ -33,10 +33,12 @@ def catalogue(folder: Path) -> str:
     models = {path: load_weights(path) for path in paths if path not in classifiers}
     readers = {path: models.pop(path) for path in paths if path in models and models[path].config.words}
     about = ABOUT.format(measures="\n".join(_measures(models.values())))
-    denoisers = _table({path: _denoiser(experiment) for path, experiment in models.items()})
+    denoisers = _table({path: _denoiser(each) for path, each in models.items() if not each.config.is_codec})
+    codecs = _table({path: _codec(each) for path, each in models.items() if each.config.is_codec})
+    codecs = codecs and f"{codecs}\n"
     texts = f"{TEXTS}\n\n{_table({path: _text(each) for path, each in readers.items()})}\n" if readers else ""
     of_classifiers = _table({path: _classifier(path) for path in classifiers})
-    return f"# Weights\n\n{denoisers}\n{about}\n\n{texts}{of_classifiers}"
+    return f"# Weights\n\n{denoisers}\n{about}\n\n{texts}{codecs}{of_classifiers}"
 
 
 def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
@@ -77,6 +79,18 @@ def _text(experiment: Experiment) -> dict[str, str]:
         "prompts of a kind": str(scores["prompts"]),
         "all right, seen": right("seen"),
         "all right, unseen": right("unseen"),
+    }
+
+
+def _codec(experiment: Experiment) -> dict[str, str]:
+    scores, autoencoder = experiment.about["scores"], experiment.network
+    halves = [sum(each.numel() for each in half.parameters()) for half in (autoencoder.encoder, autoencoder.decoder)]
+    return {
+        "what": f"an autoencoder of {experiment.config.dataset}, {experiment.config.latent} latents",
+        "parameters to encode, to decode": " + ".join(f"{each:,}" for each in halves),
+        "half SSE": f"{scores['half_sse']:.2f}",
+        "KL": f"{scores['kl']:.1f}",
+        "FID of reconstructions": f"{scores['fid']:.3f}",
     }
 
 

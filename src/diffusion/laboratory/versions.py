@@ -8,17 +8,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diffusion import files
 from diffusion.data.datasets import DATASETS, Dataset
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.weights import load_weights, save_weights
+from diffusion.laboratory.losses import held_out_loss
 from diffusion.laboratory.options import one_of
 from diffusion.method.codec import Latents
-from diffusion.method.noise import Noise
-from diffusion.training.objectives import objective_of
 
 MODELS = ("autoencoder", "vae", "flow")
 VERSIONS = ("dev", "main")
@@ -85,17 +82,6 @@ def open_version(args: Namespace, *models: str) -> Path:
 
 
 # --- Choosing ---
-
-
-@torch.no_grad()
-def held_out_loss(experiment: Experiment, held_out: Dataset) -> float:
-    """The loss of the averaged weights on images or latents that were not trained on, of the same noise every time."""
-    objective, total = objective_of(experiment), 0.0
-    for index in torch.arange(len(held_out), device=held_out.images.device).split(1000):
-        part = held_out[index]
-        inputs = objective.draw(part.images, part.labels if experiment.config.classes else None, Noise(0, index))
-        total += objective.loss(experiment.trained, *inputs).item() * len(part)
-    return total / len(held_out)
 
 
 def promote(dev: Path, main: Path, how: str, held_out: Dataset) -> str:
