@@ -82,8 +82,10 @@ def shipped() -> list[Record]:
     """The MNIST models in weights/, family by family: the `model`, and what its file says of training and scores."""
     found = []
     for path in WEIGHTS.glob("*.pth"):
-        if not path.stem.startswith("classifier_") and (model := load_weights(path)).config.dataset == "MNIST":
-            c, scores = model.config, model.about["scores"]
+        if path.stem.startswith("classifier_") or (model := load_weights(path)).config.is_codec:
+            continue
+        if (c := model.config).dataset == "MNIST" and c.codec == "pixels":
+            scores = model.about["scores"]
             family = f"{c.axis} {c.preset}" if c.process == "averaging" else c.preset
             fids = [f"{scores['restored'][name]['fid']:.1f}" for name in SAMPLERS if name in scores.get("restored", {})]
             own = {"family": family, "process": c.process, "model": model, "fids": ", ".join(fids) or None}
@@ -147,6 +149,27 @@ def _examined(exam: Record, split: str) -> Record:
     found = {what: total("model", what).value for what in every} | {"split": split, "n": right.of}
     found |= {"all_right": right.value, "interval": f"{100 * low:.1f}–{100 * high:.1f} %", "obedience": None}
     return exam | found | {who: total(who, "all right").value for who in ("real", "chance")}
+
+
+def latents() -> Groups:
+    """Flows on latents, one row a model: what they need to draw, what their codec keeps, and what they draw."""
+    rows = []
+    for group in evaluations("latent", "name", "guidance_scale"):
+        flow, codec = (load_weights(WEIGHTS / f"{group[0]['name']}{end}.pth") for end in ("", "_vae"))
+        size = lambda module: sum(each.numel() for each in module.parameters())
+        own = {"to_draw": size(flow.network) + size(codec.network.decoder), "latents": codec.config.latent}
+        own |= {"size": own["to_draw"] + size(codec.network.encoder)}
+        own |= {f"codec_{key}": codec.about["scores"][key] for key in ("half_sse", "kl", "fid")}
+        rows.append([r | own | {"by_codec": r["fid"] / own["codec_fid"]} for r in group])
+    return rows
+
+
+def bayes() -> Groups:
+    """Accuracies by Bayes' rule, of the last test of each model."""
+    found = {record["weights"]: record for record in read("latent_bayes")}
+    name = lambda record: Path(record["weights"]).stem
+    rows = [row | {"model": name(record)} for record in found.values() for row in record["bayes"] if "accuracy" in row]
+    return [[row] for row in rows]
 
 
 def five_minutes() -> Groups:

@@ -31,6 +31,8 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "convergence": partial(records.samplers, "convergence"),
     "five_minutes": records.five_minutes,
     "obedience": records.obedience,
+    "latents": records.latents,
+    "bayes": records.bayes,
 }
 LAYOUTS = yaml.safe_load((records.ROOT / "Report" / "tables.yaml").read_text())
 

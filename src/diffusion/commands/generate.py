@@ -1,6 +1,7 @@
 """Draw samples from a weight file: a picture grid or an array of float32 images in [0, 1]."""
 
 import argparse
+import contextlib
 import math
 import webbrowser
 from pathlib import Path
@@ -129,17 +130,16 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
 
 def check_codec(experiment: Experiment, args: argparse.Namespace) -> None:
     """UserError unless the flow was trained on that version of an autoencoder of its data set."""
-    codec, dataset = experiment.codec, experiment.config.dataset
-    there = [
-        versions.path_of(Path("."), f"{dataset}_{model}", args.autoencoder_version) for model in ("vae", "autoencoder")
-    ]
-    known = {path: load_model(path).experiment.codec.digest for path in there if path.is_file()}
-    if not isinstance(codec, Latents) or codec.digest not in known.values():
-        found = ", ".join(f"{path} {digest}" for path, digest in known.items()) or "there is none"
-        own = codec.digest if isinstance(codec, Latents) else "pixels"
-        raise UserError(
-            f"this flow carries its own codec ({own}), which is no {args.autoencoder_version} version: {found}"
-        )
+    own = experiment.codec.digest if isinstance(experiment.codec, Latents) else "pixels"
+    known = {}
+    for model in ("vae", "autoencoder"):
+        with contextlib.suppress(UserError):  # there need not be both
+            path = versions.find_version(experiment.config.dataset, model, args.autoencoder_version)
+            known[path] = load_model(path).experiment.codec.digest
+    if own not in known.values():
+        found = ", ".join(f"{path} is {digest}" for path, digest in known.items()) or "there is none"
+        version = f"the {args.autoencoder_version} version of an autoencoder"
+        raise UserError(f"this flow carries its own codec ({own}), which is not {version}: {found}")
 
 
 def write(path: Path, values: torch.Tensor, width: int | None, scale: float | None) -> Path:
