@@ -23,12 +23,15 @@ from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import load_weights
 from diffusion.laboratory import run as laboratory
 from diffusion.laboratory.catalogue import catalogue
+from diffusion.laboratory.losses import codec_losses
 from diffusion.metrics.features import extractor_for
 from diffusion.metrics.scores import Reference, score
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "weights"
-SHIPPED = [path for path in sorted(WEIGHTS.glob("*.pth")) if not path.stem.startswith(("classifier_", "text_"))]
+FILES = [path for path in sorted(WEIGHTS.glob("*.pth")) if not path.stem.startswith(("classifier_", "text_"))]
+CODECS = [path for path in FILES if path.stem.endswith("_vae")]
+SHIPPED = [path for path in FILES if path not in CODECS]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -48,10 +51,20 @@ def test_a_shipped_denoiser_draws_as_well_as_it_says(path):
         assert len(logits.argmax(1).unique()) <= 3  # untrained: nothing to be seen
 
 
+@pytest.mark.parametrize("path", CODECS, ids=lambda path: path.stem)
+def test_a_shipped_codec_keeps_as_much_as_it_says_and_its_flow_carries_it(path):
+    codec, flow = load_weights(path), load_weights(path.with_name(path.name.replace("_vae", "")))
+    assert flow.codec.digest == codec.codec.digest
+    test, said = data.load(codec.config.dataset, "test", ROOT / "data").shuffled(), codec.about["scores"]
+    found = codec_losses(codec.codec, test[torch.arange(2000)])
+    assert found["half_sse"] == pytest.approx(said["half_sse"], rel=0.05)
+    assert found["kl"] == pytest.approx(said["kl"], rel=0.05)
+
+
 @functools.cache
 def contents():
     """Of all shipped files, as they are stored."""
-    return [files.load(path) for path in SHIPPED]
+    return [files.load(path) for path in FILES]
 
 
 def recorded(config):
@@ -62,7 +75,7 @@ def recorded(config):
         if asdict(Config()) | content["config"] | free == asdict(config):  # a setting may be newer than a file
             axis = f" {content['config']['axis']}" if config.process == "averaging" else ""
             scores = content["about"]["scores"]
-            found[axis] = axis, scores["fid"], scores["n"], scores["calls"], content["about"]["epoch"]
+            found[axis] = axis, scores["fid"], scores["n"], scores.get("calls"), content["about"]["epoch"]
     return [found[axis] for axis in sorted(found, reverse=True)]  # row before col
 
 
@@ -78,7 +91,10 @@ def said_of(config):
         rows = recorded(config)
         length = "/".join(dict.fromkeys(f"{epochs:.3g}" for *_, epochs in rows)) + " epochs"
     fids = ", ".join(f"{fid:.{2 if fid > 0.1 else 4}f}{axis}" for axis, fid, *_ in rows)
-    return f"FID {fids} (N={rows[0][2]:,}, {rows[0][3]} NFE, {length})" if rows else "not measured"
+    if not rows:
+        return "not measured"
+    how = f"{rows[0][3]} NFE" if rows[0][3] else "reconstructions"
+    return f"FID {fids} (N={rows[0][2]:,}, {how}, {length})"
 
 
 def test_every_line_of_the_preset_tables_ends_in_its_measured_score():
