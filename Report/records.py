@@ -152,15 +152,15 @@ def _examined(exam: Record, split: str) -> Record:
 
 
 def latents() -> Groups:
-    """Flows on latents, one row a model: what they need to draw, what their codec keeps, and what they draw."""
-    rows = []
-    for group in evaluations("latent", "name", "guidance_scale"):
-        flow, codec = (load_weights(WEIGHTS / f"{group[0]['name']}{end}.pth") for end in ("", "_vae"))
-        size = lambda module: sum(each.numel() for each in module.parameters())
-        own = {"to_draw": size(flow.network) + size(codec.network.decoder), "latents": codec.config.latent}
-        own |= {"size": own["to_draw"] + size(codec.network.encoder)}
+    """Shipped flows on latents, one row a model: what they need to draw, what their codec keeps, and what they draw."""
+    rows, size = [], lambda module: sum(each.numel() for each in module.parameters())
+    for path in sorted(WEIGHTS.glob("latent*_vae.pth")):
+        codec, flow = load_weights(path), load_weights(path.with_name(path.name.replace("_vae", "")))
+        scores, drawn = flow.about["scores"], size(flow.network) + size(codec.network.decoder)
+        own = {"name": flow.config.preset, "latents": codec.config.latent, "guidance_scale": flow.config.guidance_scale}
+        own |= {"to_draw": drawn, "size": drawn + size(codec.network.encoder)}
         own |= {f"codec_{key}": codec.about["scores"][key] for key in ("half_sse", "kl", "fid")}
-        rows.append([r | own | {"by_codec": r["fid"] / own["codec_fid"]} for r in group])
+        rows.append([scores | own | {"by_codec": scores["fid"] / own["codec_fid"]}])
     return rows
 
 

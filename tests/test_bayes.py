@@ -84,26 +84,30 @@ def test_a_probe_is_the_same_along_the_path_and_for_every_class():
     assert torch.equal(signs[0, 0], signs[0, 1]) and torch.equal(signs[0, 0], signs[0, 2])
 
 
-def test_two_stages_answer_as_the_exhaustive_computation_and_count_the_prior():
+def test_stages_answer_as_the_exhaustive_computation_and_count_the_prior():
     labels, x = latents(300)
-    log_prior, pairs = torch.tensor([0.2, 0.5, 0.3]).double().log(), bayes.every_pair(300, 3)
-    given = {"noise": stream, "steps": 20}
-    exhaustive = bayes.log_likelihoods(denoiser, PROCESS, x, pairs, **given).reshape(300, 3)
-    asked = []
+    log_prior, asked = torch.tensor([0.2, 0.5, 0.3]).double().log(), {}
 
-    def exact(pairs):
-        asked.append(len(pairs))
-        return bayes.log_likelihoods(denoiser, PROCESS, x, pairs, **given)
+    def density(pairs, probes):
+        asked[probes] = len(pairs)
+        return bayes.log_likelihoods(denoiser, PROCESS, x, pairs, stream, steps=20, probes=probes)
 
-    coarse = bayes.log_likelihoods(denoiser, PROCESS, x, pairs, probes=1, **given).reshape(300, 3)
-    staged = bayes.two_stages(coarse, log_prior, exact, margin=4.0)
-    assert asked[0] < 500  # of 900
+    exhaustive = density(bayes.every_pair(300, 3), None).reshape(300, 3)
+    staged = bayes.in_stages(density, 300, log_prior)
+    assert asked[1] == 900 and 0 < asked[None] < asked[8] < 900
     answers = (exhaustive + log_prior).argmax(1)
     assert torch.equal((staged + log_prior).argmax(1), answers)
     assert (answers == (blurred(x) + log_prior).argmax(1)).sum() >= 298  # 20 steps err by some hundredths of a nat
     assert not torch.equal(answers, exhaustive.argmax(1))  # or the prior would change nothing here
     plain, _ = bayes.accuracies(staged + log_prior, labels)
     assert plain > 0.75
+
+
+def test_what_is_decided_stays_and_what_is_far_is_left_out():
+    coarse, asked = torch.tensor([[0.0, -1.0, -9.0], [0.0, -9.0, -9.0]]).double(), []
+    found = bayes.refined(coarse, torch.zeros(3), lambda pairs: asked.append(pairs) or torch.tensor([-5.0, -4.0]), 3.0)
+    assert asked[0].tolist() == [[0, 0], [0, 1]]
+    assert found.tolist() == [[-5.0, -4.0, -math.inf], [0.0, -math.inf, -math.inf]]
 
 
 # --- A linear codec: x = z mixed + noise, so that p(z | x), p(x | y) and the limit of the bound are known ---

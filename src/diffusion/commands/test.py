@@ -45,7 +45,7 @@ def parser() -> Parser:
     p.add_argument("--num-workers", type=number(int, 0), default=0, help="understood, not needed: data is in memory")
     group = p.add_argument_group("Bayes' rule")
     group.add_argument("--count", type=number(int, 1), help="test images (default: all)")
-    group.add_argument("--steps", type=number(int, 2), default=20, help="of the flow, two network calls each")
+    group.add_argument("--steps", type=number(int, 2), default=12, help="of the flow, two network calls each")
     group.add_argument("--exhaustive", type=number(int, 0), default=0, help="check the two stages on so many images")
     group.add_argument("--draws", type=number(int, 0), default=max(DRAWS), help="of the bound, 0 leaves it out")
     group.add_argument("--pixels", help="a pixel model to compare with (default: the data set's; its name)")
@@ -122,7 +122,7 @@ def classify(
     if args.exhaustive:
         count = min(args.exhaustive, len(test))
         same = (codes.exhaustive(count) + log_prior).argmax(1) == (by_code.nats[:count] + log_prior).argmax(1)
-        print(f"two stages and the exact trace under every class agree on {same.sum()} of {count:,} images")
+        print(f"the stages and the exact trace under every class agree on {same.sum()} of {count:,} images")
         found.append({"name": "exhaustive", "n": count, "same": int(same.sum())})
     matrix, title = bayes.confusion(by_code.nats + log_prior, test.labels), f"{experiment.config.preset}, by the code"
     print(f"wrote {figures.confusion(matrix, test.classes, args.picture, title)}")

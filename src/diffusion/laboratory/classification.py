@@ -29,6 +29,7 @@ PIXELS = (
     "-∫ ||eps - epshat||² du over u = log(sigma / alpha), the same u and eps for every class: the variational bound of "
     "log p(x | y) up to a constant; classes that are surely worse are left out early"
 )
+CLOSE = 6.0  # nats below the best code up to which a class is compared by the bound
 MIXTURE = "log p(z | y) of the same codes by a mixture of Gaussians a class, without a network: the baseline"
 
 
@@ -67,15 +68,12 @@ class Codes:
             given = {"steps": self.steps, "probes": probes, "tick": bar.update}
             return bayes.log_likelihoods(self.denoiser, self.experiment.process, x_0, pairs, noise, **given)
 
-    def coarse(self) -> Tensor:
-        """Under every class, by one probe an image."""
-        pairs = bayes.every_pair(len(self.x_0), self.classes, self.x_0.device)
-        return self.density(self.x_0, pairs, "every class", probes=1).reshape(len(self.x_0), -1)
-
     def answer(self, log_prior: Tensor) -> Answer:
-        """By the exact trace, for the classes that one probe leaves."""
+        """Under every class by one probe, at last by the exact trace where that leaves several."""
         began = time.monotonic()
-        nats = bayes.two_stages(self.coarse(), log_prior, lambda pairs: self.density(self.x_0, pairs, "the nearest"))
+        named = lambda probes: f"classes by {probes} probe{'s' * (probes != 1)}" if probes else "exactly"
+        density = lambda pairs, probes: self.density(self.x_0, pairs, named(probes), probes)
+        nats = bayes.in_stages(density, len(self.x_0), log_prior)
         return Answer("code", nats, self.test.labels, time.monotonic() - began, CODE)
 
     def exhaustive(self, count: int) -> Tensor:
@@ -87,7 +85,7 @@ class Codes:
 def by_importance(codes: Codes, by_code: Answer, log_prior: Tensor, variance: float, counts: tuple) -> Iterator[Answer]:
     """With several draws of q(z | x), for the images of which the code leaves more than one class."""
     began, codec = time.monotonic(), codes.codec
-    near = by_code.nats + log_prior.to(by_code.nats) >= by_code.nats.max(1, keepdim=True).values - bayes.MARGIN / 2
+    near = by_code.nats + log_prior.to(by_code.nats) >= (by_code.nats + log_prior).max(1, keepdim=True).values - CLOSE
     index = (near.sum(1) > 1).nonzero()[:, 0]
     images, near = codes.test.images[index] / 255, near[index]
     noise, most = Noise(2, index), max(counts)

@@ -15,7 +15,7 @@ from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian, append_dims
 
 LATENT_SPAN: Span = (0.05, 200.0)  # of sigma / alpha: latents count to 0.05 of their deviation; at 200 all is lost
-MARGIN = 20.0  # nats below the best class, by one probe, up to which a class is looked at again
+STAGES = ((1, 12.0), (8, 5.0))  # probes; nats below the best up to which a class is looked at again
 TOGETHER = 2000  # pairs of image and class in one call; the exact trace takes as many derivatives as there are latents
 SURE = 3.0  # standard errors by which a class has to be worse than the best to be left out
 
@@ -56,14 +56,28 @@ def every_pair(images: int, classes: int, device: torch.device | None = None) ->
     return torch.cartesian_prod(torch.arange(images, device=device), torch.arange(classes, device=device))
 
 
-def two_stages(coarse: Tensor, log_prior: Tensor, exact: Callable[[Tensor], Tensor], margin: float = MARGIN) -> Tensor:
-    """log p(x | y), (N, K), by `exact(pairs)` for the classes that the `coarse` one leaves within the margin of the
-    best posterior; the others are as likely as never, -inf.
+def refined(coarse: Tensor, log_prior: Tensor, better: Callable[[Tensor], Tensor], margin: float) -> Tensor:
+    """log p(x | y), (N, K), by `better(pairs)` for the classes that the `coarse` one leaves within the margin of the
+    best posterior; the others are -inf. Where one class is left the label is decided: it stays coarse.
     """
     posterior = coarse + log_prior.to(coarse)
     near = posterior >= posterior.max(1, keepdim=True).values - margin
-    nats = torch.full_like(coarse, -math.inf)
-    nats[near] = exact(near.nonzero()).to(nats)
+    nats = torch.where(near, coarse, -math.inf)
+    near &= near.sum(1, keepdim=True) > 1
+    nats[near] = better(near.nonzero()).to(nats)
+    return nats
+
+
+def in_stages(density: Callable[[Tensor, int | None], Tensor], images: int, log_prior: Tensor) -> Tensor:
+    """log p(x | y), (N, K), by `density(pairs, probes)`: by few probes for all classes, by more for those that are
+    left, and by the exact trace for those of which a label is still to be chosen.
+    """
+    (first, margin), *others = [*STAGES, (None, 0.0)]
+    pairs = every_pair(images, len(log_prior), log_prior.device)
+    nats = density(pairs, first).reshape(images, -1)
+    for probes, next_margin in others:
+        nats = refined(nats, log_prior, lambda left, probes=probes: density(left, probes), margin)
+        margin = next_margin
     return nats
 
 
