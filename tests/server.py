@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,15 +59,17 @@ def running(**settings) -> Iterator[Running]:
 
 @contextmanager
 def started(*words: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """`python src serve` as people start it, once it is ready; and its URL."""
+    """`python src serve` as people start it, once it is ready; and its URL. `child.log` is the file that it logs to."""
     command = [sys.executable, str(SRC), "serve", "--port", "0", *words]
     env = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-    try:
-        url = address(child.stdout.readline())
-        while httpx.get(f"{url}/ready").status_code != 200:
-            time.sleep(0.05)
-        yield child, url
-    finally:
-        child.kill()
-        child.communicate()
+    with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would stop the server once it is full
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
+        child.log = log
+        try:
+            url = address(child.stdout.readline())
+            while httpx.get(f"{url}/ready").status_code != 200:
+                time.sleep(0.05)
+            yield child, url
+        finally:
+            child.kill()
+            child.communicate()

@@ -297,7 +297,8 @@ def test_told_to_stop_it_finishes_what_it_accepted_and_exits_with_0():
             events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
         assert events[-1]["type"] == "image_generation.completed"
         assert process.wait(60) == 0
-        assert "Traceback" not in process.stderr.read()
+        process.log.seek(0)
+        assert "Traceback" not in process.log.read()
 
 
 def test_weights_that_cannot_be_served_end_it_with_one_sentence(tmp_path, capsys):
