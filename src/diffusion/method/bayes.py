@@ -72,11 +72,15 @@ def in_stages(density: Callable[[Tensor, int | None], Tensor], images: int, log_
     """log p(x | y), (N, K), by `density(pairs, probes)`: by few probes for all classes, by more for those that are
     left, and by the exact trace for those of which a label is still to be chosen.
     """
+
+    def by(probes: int | None) -> Callable[[Tensor], Tensor]:
+        return lambda pairs: density(pairs, probes)
+
     (first, margin), *others = [*STAGES, (None, 0.0)]
     pairs = every_pair(images, len(log_prior), log_prior.device)
     nats = density(pairs, first).reshape(images, -1)
     for probes, next_margin in others:
-        nats = refined(nats, log_prior, lambda left, probes=probes: density(left, probes), margin)
+        nats = refined(nats, log_prior, by(probes), margin)
         margin = next_margin
     return nats
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Path, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from diffusion.api.generation import guidance_scale
@@ -119,7 +119,7 @@ async def models(request: Request) -> dict[str, Any]:
 
 
 @router.get("/models/{name}", response_model=ModelEntry)
-async def model(request: Request, name: str) -> dict[str, Any]:
+async def model(request: Request, name: Annotated[str, Path(examples=["unet"])]) -> dict[str, Any]:
     """One of them."""
     engine = engine_of(request)
     engine.check_ready()
