@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,7 +196,11 @@ def raw(server, *parts: bytes, pause: float = 0.0) -> bytes:
         for part in parts:
             line.sendall(part)
             time.sleep(pause)
-        return line.recv(65536)
+        said = b""
+        with suppress(ConnectionResetError):  # it closes as soon as it has answered, whatever is still being sent
+            while part := line.recv(65536):
+                said += part
+        return said
 
 
 HEAD = b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
