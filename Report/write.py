@@ -52,7 +52,8 @@ def filled(page: str) -> str:
 def write(out: Path, pictures: dict[str, Callable[[], plt.Figure]]) -> None:
     """Tables, numbers and these pictures, into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    macros = [rf"\expandafter\def\csname {name}\endcsname{{{as_latex(text)}}}" for name, text in facts.facts().items()]
+    known = {name.replace("%", "percent"): as_latex(text) for name, text in facts.facts().items()}  # % begins a comment
+    macros = [rf"\expandafter\def\csname {name}\endcsname{{{text}}}" for name, text in known.items()]
     (out / "numbers.tex").write_text("\n".join(macros))
     for name in GROUPS:
         (out / f"{name}.tex").write_text(latex(table(name)))
