@@ -12,8 +12,9 @@ from diffusion.networks.unet import Attention, Residual, UNet
 class TextUNet(UNet):
     """A U-Net whose middle reads a caption by cross-attention, knowing where in the image it is.
 
-    A caption is (B, length) int64 numbers of words, padded with 0; only padding is the null caption. Its mean is added
-    to the time, so that the outer blocks know what is drawn; which word belongs to which place only the middle knows.
+    A caption is (B, length) int64 numbers of words, padded with 0; only padding is the null caption. The mean of its
+    words is added to the time, so that the outer blocks know what is drawn; which word belongs to which place only the
+    middle knows.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class TextUNet(UNet):
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         cond = torch.zeros(len(x), self.length, dtype=torch.int64, device=x.device) if cond is None else cond
         tokens = self.encoder(cond)  # (B, length, width)
-        return self.body(x, self.embed(t) + self.summary(tokens.mean(1)), tokens)
+        said = (cond != 0).to(tokens.dtype)[..., None]  # with the padding, a short caption's mean would be mostly that
+        mean = (tokens * said).sum(1) / said.sum(1).clamp(min=1)
+        return self.body(x, self.embed(t) + self.summary(mean), tokens)
 
 
 class CaptionEncoder(nn.Module):
@@ -53,7 +56,7 @@ class CaptionEncoder(nn.Module):
     def __init__(self, words: int, length: int, width: int):
         super().__init__()
         self.words = nn.Embedding(words, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(length, width))
+        self.positions = nn.Parameter(torch.randn(length, width))  # as large as the words: else order is learnt last
         layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(width), enable_nested_tensor=False)
 
@@ -66,7 +69,7 @@ class Positions(nn.Module):
 
     def __init__(self, channels: int, height: int, width: int):
         super().__init__()
-        self.vectors = nn.Parameter(0.02 * torch.randn(channels, height, width))
+        self.vectors = nn.Parameter(torch.randn(channels, height, width))
 
     def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
         return x + self.vectors
