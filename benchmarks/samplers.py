@@ -1,8 +1,10 @@
 """FID against network calls (NFE): every sampler on the same weights, noise and labels, in one run.
 
 python benchmarks/samplers.py --weights unet --samples 2000
+python benchmarks/samplers.py --weights unet_few --samplers consistency --calls 1 2 3 4 --samples 10000
 
 With 1,000 calls that is hours of a CPU: what is drawn is kept beside --out, and a run that was killed goes on from it.
+What is in the file of --out is not drawn again. On a GPU the network is compiled.
 """
 
 import argparse
@@ -17,42 +19,44 @@ from diffusion import files
 from diffusion.api.generation import generate
 from diffusion.data.datasets import load
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import SAMPLERS, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions, build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for
 from diffusion.metrics.likeness import agreement
 from diffusion.metrics.scores import Reference, floor, score
 
-PART = 125  # images: ten minutes of a core, at worst, with 1,000 calls
+PART = {"cpu": 125, "cuda": 1000}  # images: ten minutes of a core, at worst, with 1,000 calls
+WHICH = ("weights", "sha256", "sampler", "calls", "samples", "seed", "guidance_scale")  # equal in all: measured already
 
 
 def drawn(
-    folder: Path,
-    experiment: Experiment,
-    index: Tensor,
-    options: SamplingOptions,
-    seed: int,
-    labels: Tensor | None,
-    bar: tqdm,
+    folder: Path, experiment: Experiment, index: Tensor, options: SamplingOptions, seed: int, labels: Tensor | None
 ) -> Tensor:
     """The images of `index` (N,), a part at a time; a part that lies in `folder` is not drawn again."""
-    parts = []
-    for number, part in enumerate(index.split(PART)):
-        path = folder / f"{number:04}.pt"
-        if not path.exists():
-            cond = None if labels is None else labels[part]
-            images = generate(experiment, part, options, seed=seed, labels=cond, tick=bar.update)
-            files.save(path, images.cpu())
-        parts.append(files.load(path))
-        bar.update(sum(map(len, parts)) * bar.total // len(index) - bar.n)
+    parts, states = [], build_sampler(experiment, options).steps + 1
+    with tqdm(total=len(index) * states, leave=False) as bar:
+        for number, part in enumerate(index.split(PART[index.device.type])):
+            path = folder / f"{number:04}.pt"
+            if not path.exists():
+                cond = None if labels is None else labels[part]
+                images = generate(experiment, part, options, seed=seed, labels=cond, tick=bar.update)
+                files.save(path, images.cpu())
+            parts.append(files.load(path))
+            bar.update(sum(map(len, parts)) * states - bar.n)
     return torch.cat(parts).to(index.device)
 
 
-def main():
+def known(out: Path) -> dict[tuple, dict]:
+    """The records in the file, by what they are of."""
+    records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    return {tuple(record.get(key) for key in WHICH): record for record in records}
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="unet")
-    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS["gaussian"]))
+    parser.add_argument("--samplers", nargs="+", default=["ddpm", "ddim", "heun", "dpm", "sde"])
     parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20, 50])
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--guidance-scale", type=float, default=1.0)
@@ -60,20 +64,27 @@ def main():
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_samplers.jsonl"))
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
     device, root = open_device(args.device), Path(__file__).parents[1]
     weights = find_weights(args.weights, [root / "weights"])
     experiment = load_weights(weights).to(device)
-    about = f"{files.sha256(weights)[:12]}-{args.samples}-{args.seed}-{args.guidance_scale:g}"
+    if device.type == "cuda":
+        experiment.denoiser.network.compile()
+    sha256 = files.sha256(weights)
+    about = f"{sha256[:12]}-{args.samples}-{args.seed}-{args.guidance_scale:g}"
     data, test = (load(experiment.config.dataset, split, args.data_root, device) for split in ("train", "test"))
     eyes = extractor_for(experiment.config.dataset, root / "weights", device)
     reference = Reference.of(eyes, data.images, Path(args.data_root) / "cache")
     classes = experiment.config.classes
     real = floor((test.stratified(args.samples) if classes else test.shuffled()).images, reference, args.samples)
     labels = data.stratified(args.samples, args.seed).labels if classes else None
-    print(f"{args.weights}, guidance scale {args.guidance_scale:g}, N = {args.samples}, seed {args.seed}, "
+    print(f"{weights.stem}, guidance scale {args.guidance_scale:g}, N = {args.samples}, seed {args.seed}, "
           f"{eyes.name} {eyes.sha256[:16]}; floor {real.fid:.3f}\nFID (label agreement)\n")  # fmt: skip
-    print(f"{'calls':<8}" + "".join(f"{calls:>18}" for calls in args.calls), flush=True)
+    print(f"{'calls':<12}" + "".join(f"{calls:>18}" for calls in args.calls), flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.samplers:
         cells = []
@@ -81,19 +92,20 @@ def main():
             steps = (calls + 1) // 2 if name == "heun" else calls  # 2 steps - 1 calls: 5, 9, 19, 49
             options = SamplingOptions(name, steps, args.guidance_scale)
             nfe = build_sampler(experiment, options).nfe
-            folder = args.out.with_suffix("") / f"{about}-{name}-{nfe}"
-            with tqdm(total=args.samples * (steps + 1), leave=False) as bar:
+            which = (weights.stem, sha256, name, nfe, args.samples, args.seed, args.guidance_scale)
+            if not (record := known(args.out).get(which)):
                 index = torch.arange(args.samples, device=device)
-                images = drawn(folder, experiment, index, options, args.seed, labels, bar)
-            fid = score(images, reference).fid
-            agree = None if labels is None else agreement(eyes, images, labels)
-            cells.append(f"{fid:.3f}" + ("" if agree is None else f" ({agree:.1%})"))
-            record = {"weights": args.weights, "sampler": name, "calls": nfe, "fid": fid, "agreement": agree,
-                      "samples": args.samples, "floor": real.fid,
-                      "guidance_scale": args.guidance_scale}  # fmt: skip
-            with open(args.out, "a") as file:
-                file.write(json.dumps(record) + "\n")
-        print(f"{name:<8}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+                folder = args.out.with_suffix("") / f"{about}-{name}-{nfe}"
+                images = drawn(folder, experiment, index, options, args.seed, labels)
+                agree = None if labels is None else agreement(eyes, images, labels)
+                record = dict(zip(WHICH, which)) | {"fid": score(images, reference).fid, "agreement": agree}
+                record |= {"floor": real.fid, "device": device.type}
+                with open(args.out, "a") as file:
+                    file.write(json.dumps(record) + "\n")
+            label = "" if record["agreement"] is None else f" ({record['agreement']:.1%})"
+            cells.append(f"{record['fid']:.3f}{label}")
+        print(f"{name:<12}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """How good are the digits after equally many minutes of training: our recipe against those of diffusers, in one run.
 
   pip install -r requirements.txt -r benchmarks/requirements.txt
-  python benchmarks/time_to_quality.py --minutes 5 --threads 2
+  python benchmarks/time_to_quality.py --minutes 1 2 5 15 --seeds 0 1 2 --threads 2 --rows ours tutorial
 
-All train in turn, slice by slice, so that they see the same noise of the machine, until each has had its minutes. Then
-each draws as many images of the same labels with as many network calls, by DDPM (eta = 1), DDIM or DPM-Solver++(2M),
-and the classifier in weights/ scores them. The rows:
+Each number of minutes is a training of its own, whose learning rate falls to the end of its own time. All rows train in
+turn, slice by slice, so that they see the same noise of the machine, until each has had its minutes. Then each draws as
+many images of the same labels with as many network calls, by DDPM (eta = 1), DDIM or DPM-Solver++(2M), and the
+classifier in weights/ scores them. What is in the file of --out already is not trained again, so a run that was stopped
+goes on; processes side by side need a file each. The rows:
 
   ours       the preset unet_fast through the library, as `python src train --preset unet_fast --minutes 5` trains it
   ours unet  the preset unet
@@ -19,16 +21,19 @@ and the classifier in weights/ scores them. The rows:
 The tutorial's warm-up of 500 steps is cut to a tenth of the time, of which it would take all on a slow machine; its
 cosine falls with the time that has passed. All are class-conditional (num_class_embeds; the course makes the label
 channels of the input), and labels follow the training-set proportions. Scores are
-also appended to runs/time_to_quality.jsonl, and our weights kept beside it.
+appended to runs/time_to_quality.jsonl, and our weights kept beside it. With --draw-device cuda the training is timed
+where --device says, and a GPU only draws and scores: of the minutes that takes none.
 """
 
 import argparse
 import json
 import math
+import os
 import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import peers
@@ -51,6 +56,7 @@ from diffusion.training.trainer import Trainer
 
 SLICE = 5.0  # seconds of one training before the next has its turn
 AT_ONCE = 250  # images that are drawn together
+UNITS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # of a processor, the quickest first
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,9 @@ BEST = Recipe(schedule="squaredcos_cap_v2", lr=OURS.lr, beta2=OURS.beta2, weight
 class Contender:
     """A training that can be interrupted. `train` yields after each step, and ends when `seconds` are used up."""
 
-    def __init__(self, name, seed, args, device):
-        self.name, self.seed, self.args, self.device = name, seed, args, device
-        self.budget, self.seconds, self.steps = 60 * args.minutes, 0.0, 0
+    def __init__(self, name, seed, minutes, args, device):
+        self.name, self.seed, self.minutes, self.args, self.device = name, seed, minutes, args, device
+        self.budget, self.seconds, self.steps = 60 * minutes, 0.0, 0
         self.loop = self.train()
 
     def turn(self):
@@ -124,9 +130,10 @@ class Ours(Contender):
                 return
 
     def draw(self, labels, sampler):
-        """Images (N, 1, 28, 28) in [0, 1] of the labels (N,)."""
-        options, index = SamplingOptions(sampler, self.args.calls), torch.arange(len(labels), device=self.device)
-        return generate(self.experiment, index, options, seed=self.seed, labels=labels, batch_size=AT_ONCE)
+        """Images (N, 1, 28, 28) in [0, 1] of the labels (N,), on their device."""
+        experiment = self.experiment.to(labels.device)
+        options, index = SamplingOptions(sampler, self.args.calls), torch.arange(len(labels), device=labels.device)
+        return generate(experiment, index, options, seed=self.seed, labels=labels, batch_size=AT_ONCE)
 
 
 class Peer(Contender):
@@ -170,20 +177,53 @@ class Peer(Contender):
                     return
 
     def draw(self, labels, sampler):
-        self.model.eval()
+        self.model.eval().to(labels.device)
         steps = peers.scheduler(sampler, self.args.calls, self.recipe.schedule)
         generator = torch.Generator().manual_seed(self.seed)
-        with peers.autocast(self.recipe.precision, self.device):
+        with peers.autocast(self.recipe.precision, labels.device):
             return torch.cat([peers.draw(self.model, steps, part, generator) for part in labels.split(AT_ONCE)])
 
 
-def contender(name, seed, args, device):
+def contender(name, seed, minutes, args, device):
+    rest = (name, seed, minutes, args, device)
     if name.startswith("ours"):
-        return Ours("unet" if name == "ours unet" else "unet_fast", name, seed, args, device)
+        return Ours("unet" if name == "ours unet" else "unet_fast", *rest)
     precision = args.best_precision or ("bf16" if device.type == "cuda" else "fp32")
     best = replace(BEST, lr=args.best_lr, batch_size=args.best_batch_size, widths=tuple(args.best_widths),
                    precision=precision)  # fmt: skip
-    return Peer({"tutorial": TUTORIAL, "course": COURSE, "best": best}[name], name, seed, args, device)
+    return Peer({"tutorial": TUTORIAL, "course": COURSE, "best": best}[name], *rest)
+
+
+def machine(device):
+    """What trains: the model, how many cores this process may use, the units that count for tensors."""
+    if device.type == "cuda":
+        return {"processor": torch.cuda.get_device_name(), "cores": 1, "units": "bf16"}
+    try:
+        about = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        about = ""
+    processor = next((line.partition(": ")[2] for line in about.splitlines() if line.startswith("model name")), "CPU")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": processor, "cores": cores, "units": next((unit for unit in UNITS if unit in about), "")}
+
+
+def trained(names, seed, minutes, args, device):
+    """The contenders of these names, trained in turn."""
+    contenders = [contender(name, seed, minutes, args, device) for name in names]
+    busy = contenders
+    while busy:
+        busy = [each for each in busy if each.turn()]
+        done = ", ".join(f"{each.name} {each.steps:,} steps in {each.seconds:.0f} s" for each in contenders)
+        print(f"\rseed {seed}, {minutes:g} minutes: {done} ", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr, end="\n" * bool(contenders))
+    return contenders
+
+
+def keep(ours, folder, images):
+    """Save the weights for python src evaluate; `images` of a training set are an epoch."""
+    epoch = ours.steps * ours.batch_size / images
+    ours.experiment.about = {"holds": "ema", "epoch": epoch, "step": ours.steps}
+    save_weights(folder / f"time_to_quality_{ours.preset}_{ours.minutes:g}_minutes_{ours.seed}.pth", ours.experiment)
 
 
 def measured(trained, sampler, labels, reference, real):
@@ -198,17 +238,51 @@ def measured(trained, sampler, labels, reference, real):
     scores = score(images, reference)
     return {"row": trained.name, "sampler": sampler, "seed": trained.seed, "parameters": trained.parameters,
              "batch_size": trained.batch_size, "lr": trained.lr, "precision": trained.precision,
-             "steps": trained.steps, "seconds": trained.seconds, "minutes": trained.args.minutes,
-             "threads": torch.get_num_threads(), "device": trained.device.type, "calls": trained.args.calls,
+             "steps": trained.steps, "seconds": trained.seconds, "minutes": trained.minutes,
+             "threads": torch.get_num_threads(), "device": trained.device.type, **machine(trained.device),
+             "torch": torch.__version__, "calls": trained.args.calls,
              "fid": scores.fid, "floors": scores.fid / real.fid, "inception_score": scores.inception_score,
              "agreement": agreement(reference.extractor, images, labels), "images_per_second": rate,
-             "n": len(images), "floor": real.fid, "sha256": real.sha256}  # fmt: skip
+             "drawn_on": labels.device.type, "n": len(images), "floor": real.fid, "sha256": real.sha256}  # fmt: skip
 
 
-def main():
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def matching(records, key):
+    """Those that agree with it in all of its keys."""
+    return [record for record in records if all(record.get(name) == value for name, value in key.items())]
+
+
+def missing(known, args, seed, minutes, setup):
+    """Row -> the samplers that the record lacks."""
+    key = lambda row, sampler: setup | {"row": row, "sampler": sampler, "seed": seed, "minutes": minutes}
+    due = {row: [each for each in args.samplers if not matching(known, key(row, each))] for row in args.rows}
+    return {row: samplers for row, samplers in due.items() if samplers}
+
+
+def summary(records):
+    """Print mean ± sd over the seeds of each row."""
+    groups = {}
+    for record in records:
+        groups.setdefault((record["minutes"], record["row"], record["sampler"]), {})[record["seed"]] = record
+    measures = (("fid", ".3f"), ("floors", ".1f"), ("inception_score", ".2f"), ("agreement", ".2%"))
+    heads = "".join(f"{head:>18}" for head in ("FID", "floors", "IS", "label"))
+    print(f"\nmean ± sd over the seeds\n{'minutes':<9}{'row':<17}{'seeds':>6}{heads}")
+    for (minutes, name, sampler), seeds in sorted(groups.items()):
+        cells = ""
+        for key, form in measures:
+            values = [record[key] for record in seeds.values()]
+            spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+            cells += f"{f'{statistics.mean(values):{form}}{spread}':>18}"
+        print(f"{minutes:<9g}{name:<11}{sampler:<6}{len(seeds):>6}{cells}")
+
+
+def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     rows = ["ours", "tutorial", "course", "best"]
-    parser.add_argument("--minutes", type=float, default=5, help="of training, each row")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5], help="of training, each row anew for each")
     parser.add_argument("--rows", nargs="+", choices=[*rows, "ours unet"], default=rows)
     parser.add_argument("--samplers", nargs="+", choices=["ddpm", "ddim", "dpm"], default=["ddpm", "dpm"])
     parser.add_argument("--calls", type=int, default=20, help="of the network, a sample")
@@ -221,56 +295,45 @@ def main():
     parser.add_argument("--best-widths", type=int, nargs=3, default=BEST.widths)
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--out", type=Path, default=Path("runs/time_to_quality.jsonl"))
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    args = parser.parse_args()
+    devices = ["auto", "cpu", "cuda"]
+    parser.add_argument("--device", choices=devices, default="auto", help="that trains, on the clock")
+    parser.add_argument("--draw-device", choices=devices, help="that draws and scores (default: the same)")
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = open_device(args.device)
-    data, test = (load("MNIST", split, args.data_root, device) for split in ("train", "test"))
-    extractor = extractor_for("MNIST", Path(__file__).parents[1] / "weights", device)
+    device, draws = open_device(args.device), open_device(args.draw_device or args.device)
+    data, test = (load("MNIST", split, args.data_root, draws) for split in ("train", "test"))
+    extractor = extractor_for("MNIST", Path(__file__).parents[1] / "weights", draws)
     reference = Reference.of(extractor, data.images, Path(args.data_root) / "cache")
     real = floor(test.stratified(args.samples).images, reference)
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{where}, torch {torch.__version__}; {args.minutes:g} minutes of training each, {args.calls} network calls, "
+    where = "{processor}, {cores} cores, {units}".format(**machine(device))
+    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}; {args.calls} network calls, "
           f"N = {args.samples:,}, seeds {args.seeds}\n{real.extractor} {real.sha256[:16]}; floor: FID {real.fid:.3f}, "
           f"IS {real.inception_score:.2f}\n{real.warning}", flush=True)  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for seed in args.seeds:
-        contenders = [contender(name, seed, args, device) for name in args.rows]
-        busy = contenders
-        while busy:
-            busy = [each for each in busy if each.turn()]
-            done = ", ".join(f"{each.name} {each.steps:,} steps in {each.seconds:.0f} s" for each in contenders)
-            print(f"\rseed {seed}: {done} ", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+    setup = {"threads": torch.get_num_threads(), "device": device.type, "calls": args.calls, "n": args.samples}
+    print(f"{'minutes':<9}{'seed':<6}{'row':<11}{'by':<6}{'parameters':>10}{'batch':>7}{'steps':>8}{'seconds':>9}"
+          f"{'images/s':>10}{'FID':>9}{'floors':>8}{'IS':>7}{'label':>8}", flush=True)  # fmt: skip
+    for seed, minutes in product(args.seeds, args.minutes):
+        due = missing(read(args.out), args, seed, minutes, setup)
         labels = data.stratified(args.samples, seed).labels
-        print(f"\nseed {seed:<6}{'':<6}{'parameters':>10}{'batch':>7}{'steps':>8}{'seconds':>9}{'images/s':>10}"
-              f"{'FID':>9}{'floors':>8}{'IS':>7}{'label':>8}", flush=True)  # fmt: skip
-        for each in contenders:
-            if isinstance(each, Ours):  # for python src evaluate
-                name = f"time_to_quality_{each.preset}_{seed}.pth"
-                epoch = each.steps * each.batch_size / len(data)
-                each.experiment.about = {"holds": "ema", "epoch": epoch, "step": each.steps}
-                save_weights(args.out.with_name(name), each.experiment)
-            for sampler in args.samplers:
+        for each in trained(due, seed, minutes, args, device):
+            if isinstance(each, Ours):
+                keep(each, args.out.parent, len(data))
+            for sampler in due[each.name]:
                 record = measured(each, sampler, labels, reference, real)
-                results.setdefault((each.name, sampler), []).append(record)
                 with open(args.out, "a") as file:
                     file.write(json.dumps(record) + "\n")
-                print(f"{each.name:<11}{sampler:<6}{record['parameters']:>10,}{record['batch_size']:>7}"
-                      f"{record['steps']:>8,}{record['seconds']:>9.0f}{record['images_per_second']:>10.1f}"
-                      f"{record['fid']:>9.3f}{record['floors']:>8.1f}{record['inception_score']:>7.2f}"
-                      f"{record['agreement']:>8.2%}", flush=True)  # fmt: skip
-        print()
-    if len(args.seeds) > 1:
-        print(f"mean ± sd over {len(args.seeds)} seeds\n{'row':<17}{'FID':>18}{'floors':>18}{'IS':>18}{'label':>18}")
-        for (name, sampler), records in results.items():
-            cells = ""
-            for key, form in (("fid", ".3f"), ("floors", ".1f"), ("inception_score", ".2f"), ("agreement", ".2%")):
-                values = [record[key] for record in records]
-                cells += f"{f'{statistics.mean(values):{form}} ± {statistics.stdev(values):{form}}':>18}"
-            print(f"{name:<11}{sampler:<6}{cells}")
+                print(f"{minutes:<9g}{seed:<6}{each.name:<11}{sampler:<6}{record['parameters']:>10,}"
+                      f"{record['batch_size']:>7}{record['steps']:>8,}{record['seconds']:>9.0f}"
+                      f"{record['images_per_second']:>10.1f}{record['fid']:>9.3f}{record['floors']:>8.1f}"
+                      f"{record['inception_score']:>7.2f}{record['agreement']:>8.2%}", flush=True)  # fmt: skip
+    summary(r for r in matching(read(args.out), setup) if r["row"] in args.rows and r["minutes"] in args.minutes)
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":
