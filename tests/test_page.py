@@ -266,11 +266,35 @@ def test_a_drawing_is_recognised_and_brought_back(open_page):
     asked = len(page.asked)
     page.get_by_role("slider", name="Strength").press("Home")
     until(page, "location.hash.includes('strength=1&')")
+    assert page.get_by_text("brought back from there by unet, four times").is_visible()
     back = pictures(page, 2, 4, 2)
     assert abs(back - drawing).mean() < 20  # from t = 0.1 it comes back as it was
     page.get_by_role("slider", name="Strength").press("End")
     assert abs(pictures(page, 2, 4, 2) - drawing).mean() > 20 and len(page.asked) == asked
     assert re.search("It (stops being|stays) a “7”", page.locator(".story").inner_text())
+
+
+MODELS_ASKED = """const ask = fetch; window.asked = []; window.fetch = (path, options) => {
+    const body = options?.body;
+    if (body) asked.push(body instanceof FormData ? body.get("model") : JSON.parse(body).model);
+    return ask(path, options);
+};"""
+
+
+def test_sliders_ask_the_model_of_few_calls_and_the_rest_asks_the_others(browser, tmp_path):
+    few = {"network": "unet", "hidden": (8, 16), "sampler": "consistency", "sampler_steps": 4}
+    configure(classes=10, schedule="rectified", target="velocity", **few).save(tmp_path / "unet_few.pth")
+    with running(weights=("unet", str(tmp_path / "unet_few.pth"))) as server:
+        page = browser.new_page(viewport=DESKTOP, reduced_motion="reduce")
+        page.add_init_script(MODELS_ASKED)
+        page.goto(f"{server.url}/#draw?source=3")
+        finished(page)
+        assert page.evaluate("asked") == ["unet_few"] * 11  # for a digit, nine strengths, and what it looks like
+        assert page.get_by_text("brought back from there by unet_few").is_visible()
+        page.goto(f"{server.url}/#draw?source=3&mode=fill&mask={STROKE}")
+        finished(page)
+        assert page.evaluate("asked.slice(11)") == ["unet"] * 2  # the digit is still the same
+        page.close()
 
 
 def test_what_is_not_masked_is_kept_to_the_bit(open_page):

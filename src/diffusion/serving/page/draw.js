@@ -3,6 +3,7 @@
 import { whole, word } from "./address.js";
 import { Blend } from "./blend.js";
 import { choice, seed } from "./controls.js";
+import { drawing } from "./digits.js";
 import { h, later, variable } from "./dom.js";
 import { Fill } from "./fill.js";
 import { layout } from "./layout.js";
@@ -177,12 +178,11 @@ class Draw {
     this.controls.label.element.hidden = next.mode === "blend";
     const all = await this.status.models();
     if (!all || this.values !== next) return;
-    this.model = all.find(({ kind, labels, dataset, classifier }) => {
-      return kind === "gaussian" && labels.length && dataset === "MNIST" && classifier;
-    });
+    const quick = drawing(all, true); // where a slider waits; filling in and the way to noise need the means of others
+    this.model = next.mode === "vary" ? quick : drawing(all, false);
     const missing = "This server has no model of digits with labels: start it with the shipped ones.";
     if (!this.model) return this.status.show("refused", missing);
-    this.turn(next.source === "drawn" ? null : sampled(this.model.id, next.source, next.seed));
+    this.turn(next.source === "drawn" ? null : sampled(quick.id, next.source, next.seed));
     await this.prepare();
   }
 

@@ -27,7 +27,7 @@ export class Vary {
     };
     const told = (i) => change({ strength: i + 1 });
     this.noised = panel({ label: "The drawing with noise" });
-    this.back = panel({ caption: "brought back from there, four times", label: "What comes back" });
+    this.back = panel({ label: "What comes back" });
     this.clock = timeline({ label: "Strength", told, text: (i) => `from t = ${STRENGTHS[i]}` });
     this.curve = chart({
       label: "How likely the drawing's class still is, against the strength",
@@ -92,6 +92,7 @@ export class Vary {
 
   update({ strength: tenths }, { request, name }) {
     this.at = tenths - 1;
+    this.back.name([`brought back from there by ${request.model}, four times`]);
     const runs = STRENGTHS.map((strength) => ask("/v1/images/edits", { ...request, n: COUNT, strength }, name));
     if (runs.some((run, i) => run !== this.runs[i])) {
       this.leave();
