@@ -1,23 +1,28 @@
-"""How small can it be? Size to draw, from 5 k to 300 k parameters, against FID, labels and speed.
+"""How small can it be? Size to draw, from 5 k to 300 k parameters, against FID and labels.
 
 python benchmarks/latent_size.py                     every size: an autoencoder and a flow each, in the same minutes
 python benchmarks/latent_size.py --sizes 5k 15k      some of them; what is recorded is skipped, what was stopped goes on
+
+Several may run at once, with other sizes each: all append to one record. The contrast of a decoder is chosen on
+held-out training images; everything else is as in the presets `latent_vae` and `latent`.
 """
 
+import argparse
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from diffusion import files
 from diffusion.api.generation import generate
-from diffusion.data.datasets import load
+from diffusion.data.datasets import Dataset, load
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import load_weights
 from diffusion.files import shipped_weights
+from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.options import Parser, number, one_of, output_file, run_command
 from diffusion.laboratory.show import row
@@ -35,83 +40,85 @@ SIZES = {  # latents, widths of the decoder, widths of the flow
     "150k": (36, (12, 48, 24), (128, 160, 160)),
     "300k": (40, (16, 64, 32), (192, 224, 224)),
 }
-SCALES = (1.0, 1.5)
+SCALES = (1.0, 1.25, 1.5)
+CONTRASTS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+HELD_OUT = 5000  # training images that no preset of latents trains on
 
 
 def main(argv: list[str] | None = None) -> None:
     p = Parser(__doc__)
     p.add_argument("--sizes", nargs="+", type=one_of("size", SIZES), default=list(SIZES), help=", ".join(SIZES))
     p.add_argument("--minutes", type=number(float, 0.1), default=4, help="of training, of each of the two")
-    p.add_argument("--count", type=number(int, 100), default=10_000, help="samples to score")
-    p.add_argument(
-        "--record", type=output_file(".jsonl"), default=ROOT / "Report/results/latent_size.jsonl", help="X.jsonl"
-    )
-    add_flags(p, "data-root", "device", "out")
+    batch_sizes = {"type": number(int, 1), "default": (128, 512), "help": "of the autoencoder and of the flow"}
+    p.add_argument("--batch-sizes", nargs=2, **batch_sizes)
+    p.add_argument("--count", type=number(int, 100, 10_000), default=10_000, help="samples of a seed to score")
+    record = {"type": output_file(".jsonl"), "default": ROOT / "Report/results/latent_size.jsonl", "help": "X.jsonl"}
+    p.add_argument("--record", **record)
+    add_flags(p, "data-root", "device", "precision", "out")
     args = p.parse_args(argv)
-    known = args.record.read_text().splitlines() if args.record.exists() else []
-    done = {json.loads(line)["size"] for line in known}
-    data, test = (load("MNIST", split, args.data_root) for split in ("train", "test"))
-    reference = Reference.of(extractor_for("MNIST", shipped_weights()), data.images, args.data_root / "cache")
-    real = floor(test.stratified(min(args.count, len(test))).images, reference)
-    print(row("size to draw", "FID", "scale", "label seen", "digits/s", "rec. FID", "floor"))
+    lines = args.record.read_text().splitlines() if args.record.exists() else []
+    done = {json.loads(line)["size"] for line in lines}
+    print(row("size to draw", "scale", "FID", "label seen", "rec. FID", "floor"))
     for name in args.sizes:
-        if name in done:
-            continue
-        flow, codec = train(name, args)
-        for record in measured(name, flow, codec, data, test, reference, args):
-            known.append(json.dumps(record | {"floor": real.fid, "minutes": args.minutes}))
-            cells = (
-                f"{record['fid']:.3f}",
-                f"{record['scale']:g}",
-                f"{record['agreement']:.1%}",
-                f"{record['rate']:,.0f}",
-            )
-            print(row(f"{record['to_draw']:,}", *cells, f"{record['codec_fid']:.3f}", f"{real.fid:.3f}"), flush=True)
-        text = "".join(f"{line}\n" for line in known).encode()
-        files.write_atomically(args.record, lambda file, text=text: file.write(text))
+        if name not in done:
+            found = list(measured(args, name, *train(args, name)))
+            with open(args.record, "a") as file:
+                file.write("".join(f"{json.dumps(each)}\n" for each in found))  # at once: others append, too
     print(f"recorded in {args.record}")
 
 
-def train(name: str, args) -> tuple[Path, Path]:
-    """The weight files of a flow and of its codec, trained by the ordinary command, in a folder of their own."""
+def train(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
+    """The weight files of a codec and of its flow, trained by the ordinary command, in a folder of their own."""
     latent, decoder, flow = SIZES[name]
     out = args.out / f"latent_size_{name}"
-    run = lambda preset: out / "runs" / preset / f"{preset}.pth"
-    codec = run("latent_vae")
-    for preset, words in (
-        ("latent_vae", [f"--network.latent={latent}", f"--network.hidden={list(decoder)}", "--train.batch_size=128"]),
-        ("latent", [f"--data.codec={codec}", f"--network.hidden={list(flow)}", "--train.batch_size=512"]),
-    ):
-        ordinary = [sys.executable, str(ROOT / "src"), "train", "--preset", preset, "--minutes", str(args.minutes)]
-        ordinary += ["--out", str(out), "--data-root", str(args.data_root), "--device", args.device, "--resume"]
-        ordinary += [
-            "--eval-samples",
-            "1000",
-            "--eval-seeds",
-            "1",
-            "--train.sheet_steps=[]",
-            "--train.sheet_every=1000000",
-        ]
-        subprocess.run(ordinary + [word.replace(" ", "") for word in words], check=True, stdout=subprocess.DEVNULL)
-    return run("latent"), codec
+    files = [out / "runs" / preset / f"{preset}.pth" for preset in ("latent_vae", "latent")]
+    settings = [f"--network.latent={latent}", f"--network.hidden={list(decoder)}"], [f"--network.hidden={list(flow)}"]
+    settings[1].append(f"--data.codec={files[0]}")
+    command = [sys.executable, ROOT / "src", "train", "--minutes", args.minutes, "--out", out, "--resume"]
+    command += ["--data-root", args.data_root, "--device", args.device, "--eval-samples", 1000, "--eval-seeds", 1]
+    command += ["--train.sheet_steps=[]", "--train.sheet_every=1000000"]
+    command += ["--precision", args.precision] if args.precision else []
+    for file, batch_size, words in zip(files, args.batch_sizes, settings, strict=True):
+        words = [*command, "--preset", file.stem, f"--train.batch_size={batch_size}", *words]
+        subprocess.run([str(word).replace(", ", ",") for word in words], check=True, stdout=subprocess.DEVNULL)
+    return files[0], files[1]
 
 
-def measured(name: str, flow: Path, codec: Path, data, test, reference, args) -> list[dict]:
-    """A record for each guidance scale."""
-    model, records = load_weights(flow), []
+def measured(args: argparse.Namespace, name: str, codec_file: Path, flow_file: Path) -> Iterator[dict[str, Any]]:
+    """A record for each guidance scale and sampling seed, printed as it comes."""
+    device = open_device(args.device)
+    data, test = (load("MNIST", split, args.data_root, device) for split in ("train", "test"))
+    reference = Reference.of(extractor_for("MNIST", shipped_weights(), device), data.images, args.data_root / "cache")
+    real = floor(test.stratified(min(args.count, len(test))).images, reference)
+    codec, flow = load_weights(codec_file), load_weights(flow_file).to(device)
     size = lambda module: sum(each.numel() for each in module.parameters())
-    decoder, encoder = model.codec.autoencoder.decoder, model.codec.autoencoder.encoder
-    again = score(model.codec.decode(model.codec.encode(test.images)), reference).fid
-    labels = data.stratified(args.count, 0).labels
+    about = {"size": name, "to_draw": size(flow.network) + size(codec.network.decoder)}
+    about |= {"size_in_all": about["to_draw"] + size(codec.network.encoder), "latents": flow.codec.shape[0]}
+    about |= {"contrast": sharpest(flow.codec, data, reference)}
+    about |= {"codec_fid": score(flow.codec.decode(flow.codec.encode(test.images)), reference).fid}
+    about |= {"codec_steps": codec.about["step"], "steps": flow.about["step"], "batch_sizes": list(args.batch_sizes)}
+    about |= {"minutes": args.minutes, "device": device.type, "floor": real.fid, "n": args.count}
     for scale in SCALES:
-        began = time.perf_counter()
-        images = generate(model, torch.arange(args.count), SamplingOptions("dpm", 10, scale), labels=labels)
-        rate = args.count / (time.perf_counter() - began)
-        records.append({"size": name, "to_draw": size(model.network) + size(decoder), "to_encode": size(encoder)})
-        records[-1] |= {"scale": scale, "fid": score(images, reference).fid, "codec_fid": again, "rate": rate}
-        records[-1] |= {"agreement": agreement(reference.extractor, images, labels), "n": args.count, "calls": 10}
-        records[-1] |= {"threads": torch.get_num_threads()}
-    return records
+        for seed in range(3):
+            labels = data.stratified(args.count, seed).labels
+            index, options = torch.arange(args.count, device=device), SamplingOptions("dpm", 10, scale)
+            images = generate(flow, index, options, seed=seed, labels=labels)
+            found = about | {"guidance_scale": scale, "seed": seed, "calls": 10, "fid": score(images, reference).fid}
+            found |= {"agreement": agreement(reference.extractor, images, labels)}
+            cells = f"{scale:g}", f"{found['fid']:.3f}", f"{found['agreement']:.1%}", f"{about['codec_fid']:.3f}"
+            print(row(f"{about['to_draw']:,}", *cells, f"{real.fid:.3f}"), flush=True)
+            yield found
+
+
+def sharpest(codec: Any, data: Dataset, reference: Reference) -> float:
+    """The contrast with which held-out images come back with the lowest FID; the codec keeps it."""
+    held_out = data.without(HELD_OUT)[1].images
+    latents, found = codec.encode(held_out), {}
+    for contrast in CONTRASTS:
+        codec.contrast = contrast
+        found[contrast] = score(codec.decode(latents), reference).fid
+    codec.contrast = min(found, key=found.__getitem__)
+    return codec.contrast
 
 
 if __name__ == "__main__":

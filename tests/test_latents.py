@@ -16,6 +16,7 @@ from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.samplers import SAMPLERS, SamplingOptions, build_sampler
 from diffusion.experiment.weights import load_weights, open_codec, save_weights
+from diffusion.laboratory import latents as latents_of_laboratory
 from diffusion.method.noise import Noise
 from diffusion.training.objectives import reconstruction_terms
 from diffusion.training.trainer import Trainer
@@ -236,6 +237,17 @@ def test_stale_latents_are_known_by_the_values_of_their_codec(vae, tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match="cut short or damaged"):
         load_latents(path, data, "train", vae.codec.digest)
+
+
+def test_a_training_works_on_its_own_latents_whatever_another_writes_meanwhile(flow, vae, tmp_path, monkeypatch):
+    data, save = labelled(20), latents_of_laboratory.save_latents
+
+    def overtaken(path, data, split, posterior, name, digest):
+        save(path, data, split, posterior + 1, name, "0" * 16)  # by a codec of the same name
+
+    monkeypatch.setattr(latents_of_laboratory, "save_latents", overtaken)
+    found = latents_of_laboratory.encoded(flow, data, "train", tmp_path, say=lambda text: None)
+    assert torch.equal(found.images, vae.codec.posterior(data.images)) and torch.equal(found.labels, data.labels)
 
 
 def test_a_write_that_fails_leaves_no_half_of_a_file(vae, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The latents of a data set, kept in a file beside it: made when they are missing, and anew when they are stale."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,5 +35,6 @@ def encoded(
         except UserError as error:  # stale, damaged, of something else
             reason = str(error).split("; ")[0]
     say(f"encoding {len(data):,} images of {data.name} {split} into {path}: {reason}")
-    save_latents(path, data, split, posterior(codec, data), name, codec.digest)
-    return load_latents(path, data, split, codec.digest)
+    made = posterior(codec, data)
+    save_latents(path, data, split, made, name, codec.digest)
+    return replace(data, images=made)  # not from the file: another training may have put its own there meanwhile
