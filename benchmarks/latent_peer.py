@@ -10,6 +10,7 @@ MNIST, sampled and tested as its commands do. Speed: labels in, guided and decod
 import argparse
 import importlib
 import json
+import pickle
 import statistics
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion.api.generation import generate
 from diffusion.data.datasets import Dataset, load
@@ -98,10 +99,7 @@ def theirs(folder: Path, device: torch.device, test: Dataset) -> Contender:
     """The peer: Euler-Maruyama in 50 steps, two calls each, weight 4, diffusion 1.5; tested with 50 steps a class."""
     sys.path.insert(0, str(folder / "src"))
     architectures, generation = (importlib.import_module(name) for name in ("architectures", "generate"))
-    flow, codec = architectures.Diffusion(n_classes=10).to(device), architectures.VarAutoEncoder().to(device)
-    for module, name in ((flow, "Diffusion"), (codec, "VarAutoEncoder")):
-        path = folder / "parameters" / "MNIST" / f"{name}.pth"
-        module.load_state_dict(torch.load(path, weights_only=True, map_location=device))
+    flow, codec = (opened(folder, getattr(architectures, name)).to(device) for name in ("Diffusion", "VarAutoEncoder"))
 
     @torch.no_grad()
     def draw(labels: Tensor, seed: int) -> Tensor:
@@ -125,6 +123,22 @@ def theirs(folder: Path, device: torch.device, test: Dataset) -> Contender:
 
     about = {"name": "peer", "commit": COMMIT, **sizes(flow, codec), "calls": 100, "guidance_scale": 4}
     return Contender(about | their_losses(codec, test.images / 255), draw, reconstruct, classify)
+
+
+def opened(folder: Path, kind: type[nn.Module]) -> Any:
+    """One of the peer's networks with its weights for MNIST."""
+    path = folder / "parameters" / "MNIST" / kind.__name__
+    with open(path.with_suffix(".pickle"), "rb") as file:
+        network = kind(**Numbers(file).load())
+    network.load_state_dict(torch.load(path.with_suffix(".pth"), weights_only=True))
+    return network.requires_grad_(False)
+
+
+class Numbers(pickle.Unpickler):
+    """Reads the arguments that the peer pickles: plain numbers, no objects, which could run anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} is no number")
 
 
 @torch.no_grad()
