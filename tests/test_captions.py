@@ -54,6 +54,16 @@ def test_a_caption_that_cannot_be_read_is_refused(caption, says):
     assert str(error.value).startswith(says)
 
 
+def test_a_refusal_lists_no_more_words_than_can_be_read():
+    words = ("", *(f"word{number}" for number in range(3000)), "zebra")
+    with pytest.raises(UserError) as error:
+        captions.encode(["a"], ("", "zebra"), 3)
+    assert "(allowed: zebra)" in str(error.value)
+    with pytest.raises(UserError) as error:
+        captions.encode(["zebr"], words, 3)
+    assert "did you mean 'zebra'?" in str(error.value) and str(error.value).endswith("word99, and 2,901 more)")
+
+
 def test_a_scene_is_a_function_of_seed_and_index():
     assert [draw(0, index) for index in range(9)] == SCENES[:9]
     assert draw(0, 3) != draw(1, 3) != draw(1, 4)

@@ -15,6 +15,7 @@ from PIL import Image
 from server import running
 
 from diffusion import configure
+from diffusion.data import captions
 from diffusion.method.process import Gaussian
 from diffusion.method.schedule import Rectified
 
@@ -26,14 +27,25 @@ pytestmark = [
 ]
 STROKE = base64.urlsafe_b64encode(bytes([3, 60, 200, 120, 200, 190, 200])).decode().rstrip("=")  # 3 points
 VIEWS = ["denoise", *(f"compare?what={each}" for each in ("guidance", "samplers", "cold", "training"))]
+VIEWS += [f"prompt?steps=2&what={each}" for each in ("gallery", "guidance", "pair")]
 VIEWS += ["draw", f"draw?mode=fill&mask={STROKE}", "draw?mode=blend", "understand"]
 MODELS = ("unet", "cold_unet row", "cold_unet col", "default@0", "default@20")
+WORDS = ("", "a", "blue", "red", "seven", "sevens", "three")
+EXAMPLES = ["a red seven", "a blue seven", "a red three"]
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 
 
 @pytest.fixture(scope="module")
-def server():
-    with running(weights=MODELS) as client:
+def server(tmp_path_factory):
+    """With shipped models, and one that reads: it has not learnt anything, but each word changes what it draws."""
+    given = {"network": "text", "words": WORDS, "caption_length": 4, "shape": (3, 16, 16), "hidden": (8, 16)}
+    reader = configure(schedule="rectified", target="velocity", guidance_scale=2, **given)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in reader.experiment.denoiser.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    reader.experiment.about["examples"] = EXAMPLES
+    path = reader.save(tmp_path_factory.mktemp("weights") / "reader.pth")
+    with running(weights=(*MODELS, str(path))) as client:
         yield client
 
 
@@ -207,20 +219,11 @@ def test_nothing_is_drawn_for_somebody_who_has_left(open_page, server):
     until(page, "location.hash.includes('steps=100')")
 
 
-def test_a_model_that_reads_is_asked_in_words(browser, tmp_path):
-    words = {"network": "text", "words": ("", "a", "red", "seven"), "caption_length": 3, "shape": (3, 16, 16)}
-    configure(hidden=(8, 16), schedule="rectified", target="velocity", **words).save(tmp_path / "reader.pth")
-    with running(weights=(str(tmp_path / "reader.pth"),)) as server:
-        page = browser.new_page()
-        page.goto(f"{server.url}/#denoise?count=1&steps=2&prompt=a+red+seven")
-        finished(page)
-        assert not page.get_by_text("Draw a", exact=True).is_visible()
-        assert np.ptp(pixels(page, 0)) > 100 and pixels(page, 0).shape == (16, 16)
-        page.get_by_label("Draw in words").fill("a blue seven")
-        page.get_by_label("Draw in words").press("Enter")
-        page.wait_for_selector(".status[data-kind=refused]")
-        assert "'blue' (allowed: a, red, seven)" in page.locator(".status").inner_text()
-        page.close()
+def test_a_model_that_reads_is_asked_in_words(open_page, server):
+    page = finished(open_page("denoise?model=reader&count=1&steps=2&prompt=a+red+seven"))
+    assert not page.get_by_text("Draw a", exact=True).is_visible()
+    drawn = api(server, model="reader", prompt="a red seven", steps=2, guidance_scale=2, seed=0)
+    assert np.ptp(pixels(page, 0)) > 100 and near(pixels(page, 0), drawn[0, ..., 0])
 
 
 # --- Compare ---
@@ -251,6 +254,95 @@ def test_hot_and_cold_and_the_epochs_have_their_columns(open_page):
     page.get_by_role("radio", name="Training").check()
     until(page, "document.querySelectorAll('.strip figure').length === 2")
     assert finished(page).locator(".strip figcaption").all_inner_texts() == ["epoch 0", "epoch 20"]
+
+
+# --- Prompt ---
+
+
+def asked(page) -> list[dict]:
+    """What has been asked of the server so far."""
+    return [json.loads(each.post_data) for each in page.asked if each.method == "POST"]
+
+
+def test_a_gallery_draws_every_prompt_from_the_same_noise(open_page, server):
+    page = finished(open_page("prompt?steps=2&count=1"))
+    assert page.locator(".gallery figcaption").all_inner_texts() == EXAMPLES
+    for i, prompt in enumerate(EXAMPLES):
+        drawn = api(server, model="reader", prompt=prompt, steps=2, seed=0)
+        assert near(pixels(page, i), drawn[0, ..., 0])
+    page.get_by_label("Prompt", exact=True).fill("a blue three")
+    page.get_by_label("Prompt", exact=True).press("Enter")
+    until(page, "document.querySelectorAll('.gallery figure').length === 4")
+    assert finished(page).locator(".gallery figcaption").all_inner_texts() == ["a blue three", *EXAMPLES]
+    page.get_by_role("button", name=EXAMPLES[2]).click()  # goes on from that one, and costs no call
+    calls, back = len(asked(page)), [EXAMPLES[2], "a blue three", *EXAMPLES[:2]]
+    until(page, lambda: page.locator(".gallery figcaption").all_inner_texts() == back)
+    assert page.get_by_label("Prompt", exact=True).input_value() == EXAMPLES[2] and len(asked(page)) == calls
+
+
+def test_a_word_that_was_not_learnt_is_refused_where_it_is_written(open_page):
+    page = finished(open_page("prompt?steps=2&count=1&prompt=a+red+seven"))
+    box, calls = page.get_by_label("Prompt", exact=True), len(asked(page))
+    box.fill("a bleu se")
+    assert page.locator(".offers button").all_inner_texts() == ["seven", "sevens"]
+    refusal = page.locator(".refusal", has_text="bleu")
+    assert refusal.inner_text() == "It has not learnt “bleu”. The nearest: blue" and box.get_attribute("aria-invalid")
+    page.get_by_role("button", name="sevens", exact=True).click()
+    assert box.input_value() == "a bleu sevens " and box.evaluate("(box) => box === document.activeElement")
+    box.press("Enter")
+    assert len(asked(page)) == calls and refusal.is_visible()
+    refusal.get_by_role("button", name="blue").click()
+    box.press("Enter")
+    until(page, "location.hash.includes('prompt=a+blue+sevens')")
+    finished(page)
+    assert not page.locator(".refusal", has_text="learnt").is_visible() and len(asked(page)) == calls + 1
+
+
+def test_guidance_and_a_negative_prompt_go_together(open_page, server):
+    page = finished(open_page("prompt?what=guidance&steps=2&prompt=a+red+seven&negative=a+blue+three"))
+    assert page.locator(".strip figcaption").all_inner_texts() == [f"scale {scale}" for scale in (0, 1, 2, 3, 4, 6)]
+    assert {each["guidance_scale"]: each.get("negative_prompt") for each in asked(page)} == dict.fromkeys((0, 1)) | (
+        dict.fromkeys((2, 3, 4, 6), "a blue three")
+    )
+    told = {"model": "reader", "prompt": "a red seven", "negative_prompt": "a blue three", "guidance_scale": 6}
+    drawn = api(server, n=3, steps=2, seed=0, **told)[..., 0]
+    assert near(np.stack(np.split(np.delete(pixels(page, 5), [16, 33], 0), 3)), drawn)
+
+
+def test_two_prompts_begin_as_the_same_noise_and_part(open_page):
+    page = finished(open_page("prompt?what=pair&steps=2&count=4&prompt=a+red+seven&other=a+blue+three"))
+    assert page.locator(".strip figcaption").all_inner_texts() == ["a red seven", "a blue three"]
+    assert not (pixels(page, 0) == pixels(page, 1)).all()
+    page.get_by_role("slider", name="Step", exact=True).press("Home")
+    assert (pixels(page, 0) == pixels(page, 1)).all() and "step 0 of 2, t = 1.00" in page.locator(
+        ".reading"
+    ).inner_text()
+
+
+def test_the_page_takes_a_sentence_apart_as_the_library_does(modules):
+    said = ["A red seven, two BLUE ones!", "don't; semi-detached -x- é_ü 7th", "", " .,", "naïve ‘q’ 三 x²"]
+    words = ["red", "blue", "seven", "sevens", "several"]
+    script = f"""async () => {{
+        const {{ completions, split, unknown }} = await import("/static/vocabulary.js");
+        const words = {json.dumps(words)};
+        return [
+            {json.dumps(said)}.map((text) => split(text).map(([word]) => word)),
+            [completions("red sev", words, 2), completions("red seven ", words, 9), completions("", words, 9)],
+            [["red sev", true], ["red sev", false], ["rd", true], ["red qqqqqq x", true], ["red blue", false]]
+                .map(([text, open]) => unknown(text, words, open)),
+            unknown("whatever", [], false),
+        ];
+    }}"""
+    split, completed, unknown, anything = modules.evaluate(script)
+    assert split == [captions.split(text) for text in said]
+    assert completed == [["seven", "sevens"], [], []] and anything is None
+    assert unknown == [
+        None,
+        {"word": "sev", "at": 4, "near": "seven"},
+        {"word": "rd", "at": 0, "near": "red"},
+        {"word": "qqqqqq", "at": 4, "near": None},
+        None,
+    ]
 
 
 # --- Draw ---
@@ -435,6 +527,7 @@ def test_a_server_with_a_token_is_told_it(browser):
         page.get_by_label("Token").press("Enter")
         finished(page)
         assert "a-long-secret" not in page.url
+        assert not page.get_by_role("link", name="Prompt").is_visible()  # none of its models reads
         page.close()
 
 
@@ -467,7 +560,9 @@ def look_over(page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.parametrize("view", ["denoise?steps=4&sampler=ddim", "compare", "draw?mode=fill", "understand"])
+@pytest.mark.parametrize(
+    "view", ["denoise?steps=4&sampler=ddim", "compare", "draw?mode=fill", "prompt?steps=2&count=1", "understand"]
+)
 def test_axe_finds_nothing_on_a_phone_at_night(open_page, view):
     page = open_page(view, viewport=PHONE, color_scheme="dark")
     page.wait_for_selector(".status:is([data-kind=done], [data-kind=idle])" if view != "understand" else ".curve")

@@ -1,12 +1,16 @@
 """Text to image: the network that reads captions, prompts at every door, and a training on captions."""
 
+import base64
+import io
 import json
 
 import pytest
 import torch
 from in_process import DATA, run
 from PIL import Image
+from server import running
 from torch.nn import functional as F
+from torchvision.transforms.functional import to_tensor
 
 from diffusion import configure, load
 from diffusion.api.generation import guided_denoiser
@@ -152,6 +156,25 @@ def test_generate_draws_a_prompt(tmp_path, model):
     assert done.returncode == 2 and done.stderr.startswith("error: unknown word 'redd'")
 
 
+def test_it_is_served_with_its_words_and_draws_as_the_library_does(tmp_path, model):
+    model.experiment.about["examples"] = [SEVEN]
+    path, prompts = model.save(tmp_path / "text.pth"), [SEVEN, THREE]
+    with running(weights=(str(path),)) as server:
+        entry, info = server.get("/v1/models/text").json(), server.get("/info").json()
+        assert entry["prompts"] and entry["words"] == [*WORDS[1:]] and entry["examples"] == [SEVEN]
+        assert info["inputs"]["caption"] == {"type": "sequence", "shape": None}
+        items = [{"image": "placeholder", "caption": each} for each in prompts]
+        floats = [base64.b64decode(each["image"]) for each in server.post("/predict", json=items).json()["result"]]
+        assert [len(each) for each in floats] == [4 * 3 * 32 * 32] * 2
+        body = {"prompts": prompts, "n": 2, "seed": 4, "negative_prompt": "a white one", "guidance_scale": 3}
+        reply = server.post("/v1/images/generations", json=body).json()["data"]
+        images = [to_tensor(Image.open(io.BytesIO(base64.b64decode(each["b64_json"])))) for each in reply]
+        drawn = load(path).sample(2, prompt=prompts, seed=4, negative_prompt="a white one", guidance_scale=3)
+        torch.testing.assert_close(torch.stack(images), drawn, atol=1.01 / 255, rtol=0)
+        refused = server.post("/predict", json=[{"caption": "a redd seven"}])
+        assert refused.status_code == 422 and "did you mean 'red'?" in refused.json()["detail"]
+
+
 # --- Training ---
 
 
@@ -206,6 +229,8 @@ def test_a_training_on_captions_is_resumed_to_the_same_bits(tmp_path, monkeypatc
     a, b = (load(tmp_path / each / "runs/text_digits/text_digits.pth") for each in "ab")
     assert torch.equal(a.sample(2, prompt=SEVEN, seed=1), b.sample(2, prompt=SEVEN, seed=1))
     assert a.config.words == WORDS and a.config.guidance_scale == 3
+    trained_on = digits.load("train", DATA[1], 64).labels
+    assert a.experiment.about["examples"] == captions.decode(trained_on[:8], WORDS)
     names = sorted(path.name for path in (tmp_path / "a/contents").iterdir())
     assert names == [f"text_digits_sample_{step:06d}.png" for step in (0, 2, 4)]
     history = [json.loads(line) for line in (tmp_path / "a/runs/text_digits/metrics.jsonl").read_text().splitlines()]

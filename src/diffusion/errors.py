@@ -5,6 +5,8 @@ import operator
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
+MOST_LISTED = 100  # of the names that are allowed
+
 
 class UserError(ValueError):
     """Its message is one sentence: what was wrong and what is allowed. Commands print it and exit with code 2."""
@@ -26,6 +28,8 @@ def unknown(kind: str, name: object, allowed: Iterable[object], meant: str | Non
     guess = get_close_matches(str(name).lower(), near, n=1, cutoff=0.5)
     meant = meant or (near[guess[0]] if guess else None)
     hint = f" — did you mean {meant!r}?" if meant else ""
+    if len(allowed) > MOST_LISTED:
+        allowed = [*allowed[:MOST_LISTED], f"and {len(allowed) - MOST_LISTED:,} more"]
     return UserError(f"unknown {kind} {str(name)!r}{hint} (allowed: {', '.join(allowed)})")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.api.generation import generate, reconstruct
+from diffusion.data import captions
 from diffusion.data.batches import Source
 from diffusion.data.datasets import Dataset
 from diffusion.data.sources import load
@@ -32,6 +33,8 @@ from diffusion.method.codec import Latents
 from diffusion.metrics.features import gather
 from diffusion.precision import computes_bf16
 from diffusion.training.trainer import SYNC_EVERY, Trainer
+
+EXAMPLES = 8  # captions of the training data that a weight file tells, so that whoever loads it knows how to ask
 
 
 class Stream(Protocol):
@@ -70,7 +73,9 @@ class Run:
             get, given = stream.load if stream else load, (options.data_root, self.device)
             self.source = get(self.config.dataset, "train", *given, self.config.samples)
             self.test = get(self.config.dataset, "test", *given).whole().shuffled()
-        self.config = describe_captions(self.config, self.source.whole(1), options.resume)
+        first = self.source.whole(EXAMPLES)
+        self.config = describe_captions(self.config, first, options.resume)
+        self.examples = captions.decode(first.labels, first.classes) if self.config.words else []
         check_data(self.config, self.test)
         folders = [*weight_folders(), *sorted((options.out / "runs").glob("*"))]
         untrained = build(self.config, codec=open_codec(self.config, folders))
@@ -157,6 +162,7 @@ class Run:
         self.trainer.standardise_codec()
         if self.is_main:
             self.experiment.about = {**done, "holds": "ema", "loss": loss, "scores": scores}
+            self.experiment.about |= {"examples": self.examples} if self.examples else {}
             path = self.folder.path / self.weights.format(epoch=epoch)
             self.written.append(save_weights(path, self.experiment))
         self._save()

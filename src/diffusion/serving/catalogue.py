@@ -69,6 +69,8 @@ class Served:
             "samplers": list(SAMPLERS[config.process]),
             "defaults": {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale(experiment, AS_SAVED)},
             "prompts": bool(config.words),
+            "words": list(config.words[1:]),
+            "examples": [str(each) for each in experiment.about.get("examples", ())],
             "timesteps": experiment.process.timesteps,
             "classifier": self.looks_through is not None,
             "family": self.family,

@@ -59,5 +59,6 @@ async def info(request: Request, model: str | None = None) -> dict[str, Any]:
     engine.check_ready()
     served, settings = engine.catalogue.find(model), engine.settings
     image = {settings.eir_input: {"type": "image", "shape": list(served.shape)}}
-    table = {settings.eir_table: {"type": "tabular", "shape": [1, 1]}} if served.labels else {}
-    return {"inputs": image | table, "outputs": image}
+    told = {settings.eir_table: {"type": "tabular", "shape": [1, 1]}} if served.labels else {}
+    told |= {"caption": {"type": "sequence", "shape": None}} if served.model.config.words else {}
+    return {"inputs": image | told, "outputs": image}

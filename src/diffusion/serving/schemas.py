@@ -132,6 +132,8 @@ class ModelEntry(BaseModel):
     samplers: list[str]
     defaults: dict[str, str | int | float]
     prompts: bool = Field(description="whether it reads sentences, not labels")
+    words: list[str] = Field(description="those that its sentences are made of; none: any")
+    examples: list[str] = Field(description="some sentences that it was trained on")
     timesteps: int | None = Field(description="T of a discrete process")
     classifier: bool = Field(description="whether probabilities can be had")
     family: str

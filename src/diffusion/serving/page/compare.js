@@ -4,15 +4,11 @@ import { whole, word } from "./address.js";
 import { choice, list, seed, slider } from "./controls.js";
 import { DIFFERENCES, families } from "./differences.js";
 import { h, later, variable } from "./dom.js";
-import { follower } from "./follow.js";
 import { layout } from "./layout.js";
-import { panel } from "./panel.js";
 import { ask, streamed } from "./run.js";
-import { status } from "./status.js";
-import { timeline } from "./timeline.js";
+import { END, Strip } from "./strip.js";
 
 const DIGITS = [..."0123456789"];
-const END = -1; // the place that is always the last
 const COUNT = 3; // pictures a column
 const NEEDS = { label: ["guidance", "samplers"], calls: ["samplers"], family: ["training"] }; // a control, and by what
 
@@ -32,34 +28,35 @@ const ABOUT = [
     "What is different at the end comes from one thing alone.",
   ],
 ];
-const SHOWN = [
+export const SHOWN = [
   ["x_t", [variable("x", "t"), ", held"]],
   ["x_0", [variable("x̂", "0"), ", believed"]],
 ];
 
 /** What is asked of the server for a column. */
-const complete = ({ request }, { seed: chosen }, all) => ({
+const complete = (request, { seed: chosen }, all) => ({
   ...{ prompt: "", ...request, n: COUNT, seed: chosen },
   ...{ ...streamed, probabilities: all.find(({ id }) => id === request.model).classifier },
 });
 
-/** Network calls a step, of all steps but Heun's last. */
-const each = ({ run, calls }) => Math.ceil(calls / (run.steps ?? calls));
-
-/** The last frame of a column that it has reached after so many network calls. */
-const frame = (column, place) =>
-  column.run.frames.findLast((_, k) => (k === column.run.steps ? column.calls : k * each(column)) <= place);
+/** The mean probability of the label of a column. */
+function chance({ request: { label } }, { probabilities }) {
+  if (!Number.isInteger(label) || !probabilities) return "";
+  const mean = probabilities.reduce((sum, each) => sum + each[label] / COUNT, 0);
+  return `p(${label}) ${mean.toFixed(2)}`;
+}
 
 class Compare {
   constructor(change) {
-    Object.assign(this, { change, columns: [], follow: follower((place) => this.show(place)) });
-    this.hear = this.hear.bind(this);
-    this.strip = h("div", { class: "strip" });
+    this.change = change;
     this.about = h("p");
-    this.status = status(() => this.update(this.values));
-    this.begin = later(250, () => this.runs.forEach((run) => run.start()));
-    const told = (place) => change({ place: place === this.calls ? END : place });
-    this.clock = timeline({ label: "Network calls", told, text: (place) => this.read(place) });
+    this.strip = new Strip({
+      told: (place) => change({ place }),
+      retry: () => this.update(this.values),
+      text: (place, calls, t) => `after ${place} of ${calls} network calls, t = ${t.toFixed(2)}`,
+      note: chance,
+    });
+    this.begin = later(250, () => this.strip.start());
     this.controls = this.control();
     const { what, calls, label, ...others } = this.controls;
     this.element = layout({
@@ -67,7 +64,7 @@ class Compare {
       title: "Same noise, one difference",
       about: ABOUT,
       first: [what.element, this.about, calls.element, label.element],
-      stage: [this.status.element, this.strip, this.clock.element],
+      stage: this.strip.parts,
       settings: Object.values(others).map(({ element }) => element),
     });
   }
@@ -88,69 +85,22 @@ class Compare {
     };
   }
 
-  get runs() {
-    return this.columns.map(({ run }) => run);
-  }
-
-  /** Network calls that each column takes. */
-  get calls() {
-    return this.columns[0]?.calls ?? 0;
-  }
-
-  get ended() {
-    return this.runs.every(({ state }) => state === "done");
-  }
-
-  /** How many network calls all columns have got to; -1 before the first frames. */
-  get reached() {
-    const got = (column) => (column.run.state === "done" ? column.calls : column.run.last * each(column));
-    return Math.min(...this.columns.map(got));
-  }
-
-  read(place) {
-    const shown = this.columns.length && frame(this.columns[0], place);
-    return shown ? `after ${place} of ${this.calls} network calls, t = ${shown.t.toFixed(2)}` : "";
-  }
-
-  show(place) {
-    this.element.classList.toggle("stale", this.reached < 0);
-    this.clock.show(Math.max(place, 0), this.calls);
-    for (const column of this.columns) {
-      const shown = frame(column, place);
-      if (shown) this.paint(column, shown);
-    }
-  }
-
-  paint({ panel, request: { label } }, shown) {
-    panel.paint(shown[this.values.show], COUNT);
-    const known = Number.isInteger(label) && shown.probabilities;
-    const mean = known ? shown.probabilities.reduce((sum, each) => sum + each[label] / COUNT, 0) : null;
-    panel.note(known ? `p(${label}) ${mean.toFixed(2)}` : "");
-  }
-
-  /** After something has come. */
-  hear() {
-    const { label, place, what } = this.values;
-    const meant = `p(${label}): the mean probability that a classifier gives the label.`;
-    this.status.runs(this.runs, NEEDS.label.includes(what) ? meant : "");
-    if (place === END) this.follow.chase(this.reached, this.ended);
-    else this.show(Math.min(place, this.reached));
-  }
-
   async update(next) {
     this.values = next;
-    this.about.textContent = DIFFERENCES[next.what].about;
-    const all = await this.status.models();
+    const { what, label } = next;
+    this.about.textContent = DIFFERENCES[what].about;
+    const all = await this.strip.status.models();
     if (!all || this.values !== next) return;
     this.offer([...families(all).keys()]);
-    const columns = DIFFERENCES[next.what].columns(next, all);
-    for (const column of columns) column.run = ask("/v1/images/generations", complete(column, next, all));
-    this.take(columns.length > 1 ? columns : []);
+    const columns = DIFFERENCES[what].columns(next, all).map(({ request, ...others }) => {
+      const asked = complete(request, next, all);
+      return { ...others, request: asked, run: ask("/v1/images/generations", asked) };
+    });
+    const meant = `p(${label}): the mean probability that a classifier gives the label.`;
+    this.strip.take(columns.length > 1 ? columns : [], next, NEEDS.label.includes(what) ? meant : "");
     const missing = "This server has not the models to show that: start it with the shipped ones.";
-    if (!this.columns.length) return this.status.show("refused", missing);
-    if (!this.ended) this.begin();
-    this.show(next.place === END ? this.follow.shown : Math.min(next.place, this.reached));
-    this.hear();
+    if (columns.length < 2) this.strip.status.show("refused", missing);
+    else if (!this.strip.ended) this.begin();
   }
 
   offer(kept) {
@@ -161,29 +111,8 @@ class Compare {
     for (const [name, kinds] of Object.entries(NEEDS)) this.controls[name].element.hidden = !kinds.includes(what);
   }
 
-  /** Turns to other columns, unless they are the same; what is finished is shown from its end. */
-  take(columns) {
-    if (columns.length !== this.columns.length || columns.some(({ run }, i) => run !== this.runs[i])) {
-      this.leave();
-      this.columns = columns;
-      this.strip.replaceChildren(...columns.map((column) => this.column(column)));
-    }
-    if (columns.length && this.ended && this.values.place === END) this.follow.reset(this.calls);
-  }
-
-  column(column) {
-    column.panel = panel({ caption: column.caption, columns: () => 1, label: `Pictures, ${column.caption}` });
-    column.run.listeners.add(this.hear);
-    return column.panel.element;
-  }
-
   leave() {
-    this.clock.stop();
-    this.follow.reset();
-    for (const run of this.runs) {
-      run.listeners.delete(this.hear);
-      run.stop();
-    }
+    this.strip.leave();
   }
 }
 

@@ -30,16 +30,6 @@ export function list({ label, options = [], told, hint = "" }) {
   };
 }
 
-/** A sentence; `told(text)` hears of it when it is finished. */
-export function sentence({ label, told, hint = "" }) {
-  const name = id("sentence");
-  const input = h("input", { id: name, type: "text", maxlength: 400, onchange: () => told(input.value.trim()) });
-  return {
-    element: h("div", { class: "field" }, h("label", { for: name }, label, " ", h("small", {}, hint)), input),
-    show: (value) => (input.value = value),
-  };
-}
-
 /** A number on a scale; `text(value)` is how it is read. */
 export function slider({ label, low, high, step = 1, told, text = String, hint = "" }) {
   const name = id("slider");

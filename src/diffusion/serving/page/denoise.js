@@ -1,12 +1,13 @@
 /** Denoise: what the sampler holds, beside what the network believes, over a timeline. */
 
 import { number, whole, word } from "./address.js";
-import { choice, list, seed, sentence, slider } from "./controls.js";
+import { choice, list, seed, slider } from "./controls.js";
 import { h, later, variable } from "./dom.js";
 import { follower } from "./follow.js";
 import { layout } from "./layout.js";
 import { panel } from "./panel.js";
 import { ask, streamed } from "./run.js";
+import { sentence } from "./sentence.js";
 import { status } from "./status.js";
 import { timeline } from "./timeline.js";
 import { decided, trace } from "./trace.js";
@@ -184,9 +185,10 @@ class Denoise {
 
   offer(all) {
     const { label, prompt, scale, model, sampler } = this.controls;
-    const { labels, prompts, samplers } = this.model;
+    const { labels, prompts, samplers, words } = this.model;
     model.offer(all.map(({ id }) => [id, id]));
     sampler.offer(samplers.map((each) => [each, each]));
+    prompt.knows(words);
     label.element.hidden = !labels.length;
     prompt.element.hidden = !prompts;
     scale.element.hidden = !follows(this.model, this.values);

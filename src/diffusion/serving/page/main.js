@@ -5,10 +5,12 @@ import * as compare from "./compare.js";
 import * as denoise from "./denoise.js";
 import { later } from "./dom.js";
 import * as draw from "./draw.js";
+import * as prompt from "./prompt.js";
+import { known } from "./server.js";
 import * as understand from "./understand.js";
 
 // A view is { fields, open(change) }; open answers with { element, update(values), leave() }.
-const VIEWS = { denoise, compare, draw, understand };
+const VIEWS = { denoise, compare, draw, prompt, understand };
 const main = document.querySelector("main");
 const links = Object.fromEntries([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
 let [name, values, view] = ["", {}, null];
@@ -49,5 +51,6 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
+known.then((all) => (links.prompt.hidden = !all.some(({ prompts }) => prompts)));
 addEventListener("hashchange", follow);
 follow();

@@ -43,15 +43,28 @@ const letters = (node) =>
       ? [...node.childNodes].map(letters).join("")
       : node.textContent;
 
+/** Text in lines no wider than that. */
+function wrap(context, text, width) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    if (lines.at(-1) && context.measureText(longer).width > width + 1) lines.push(word);
+    else lines[lines.length - 1] = longer;
+  }
+  return lines;
+}
+
 function write(context, element, x, y, width) {
-  const { font, color, textAlign } = getComputedStyle(element);
+  const { font, color, textAlign, lineHeight } = getComputedStyle(element);
   Object.assign(context, {
     font,
     fillStyle: color,
     textBaseline: "top",
     textAlign: textAlign === "center" ? "center" : "left",
   });
-  context.fillText(letters(element), textAlign === "center" ? x + width / 2 : x, y, width);
+  for (const [i, line] of wrap(context, letters(element), width).entries()) {
+    context.fillText(line, textAlign === "center" ? x + width / 2 : x, y + i * parseFloat(lineHeight), width);
+  }
 }
 
 /** All pictures and captions of a section, where they are on the page, as one canvas. */

@@ -73,10 +73,19 @@ export async function* events(path, options) {
   }
 }
 
-let known = null;
+let tell = null;
 
-/** The models that can be asked for; the server is asked once. */
-export const models = async () => (known ??= (await answer("/v1/models")).data);
+/** The models that can be asked for, as soon as anybody has asked. */
+export const known = new Promise((resolve) => (tell = resolve));
+
+let all = null;
+
+/** The same; the server is asked once. */
+export const models = async () => {
+  all ??= (await answer("/v1/models")).data;
+  tell(all);
+  return all;
+};
 
 /** What `work` comes to, tried again and again while the server only says wait; `told(error)` hears of each wait. */
 export async function patiently(work, told, signal = null) {
