@@ -234,6 +234,24 @@ def test_kill_9_frees_the_folder_and_a_resume_reaches_the_unbroken_run(finished,
     assert not list((tmp_path / "runs/unet_fast").glob(".*"))  # what a killed save left was cleared away
 
 
+def test_a_stopped_run_leaves_the_weights_of_its_last_step(finished, tmp_path, here, monkeypatch):
+    real = Trainer.update
+
+    def update(self, *args):
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *args)
+
+    monkeypatch.setattr(Trainer, "update", update)
+    here(*TINY, *QUICK, *EIGHT, "--out", tmp_path, code=128 + signal.SIGTERM)
+    left = load_weights(tmp_path / "runs/unet_fast/unet_fast.pth")
+    assert left.about["step"] == 4 and same(left.denoiser.state_dict(), state(tmp_path)["trainer"]["ema"])
+    monkeypatch.undo()
+    done = run("src", "train", *TINY, *QUICK, *EIGHT, "--out", tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    same_run(state(finished[0]), state(tmp_path))
+
+
 def test_trained_weights_without_a_state_are_kept_and_one_of_another_kind_is_refused(finished, tmp_path, here):
     shutil.copytree(finished[0] / "runs", tmp_path / "runs")
     folder = tmp_path / "runs/unet_fast"

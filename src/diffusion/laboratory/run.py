@@ -159,12 +159,7 @@ class Run:
         losses = self.trainer.losses[-self.trainer.steps_per_epoch :]
         done, loss = {"epoch": epoch, "step": self.trainer.step}, sum(losses) / len(losses) if losses else None
         self.history.append({**done, "loss": loss, "seconds": round(self.seconds, 1), **scores})
-        self.trainer.standardise_codec()
-        if self.is_main:
-            self.experiment.about = {**done, "holds": "ema", "loss": loss, "scores": scores}
-            self.experiment.about |= {"examples": self.examples} if self.examples else {}
-            path = self.folder.path / self.weights.format(epoch=epoch)
-            self.written.append(save_weights(path, self.experiment))
+        self._write_weights(epoch, loss, scores)
         self._save()
 
     # --- Sample ---
@@ -224,7 +219,18 @@ class Run:
         self._save()
         self._training = False
         if self._signal:
+            if "{epoch}" not in self.weights:  # one file for all of the run: it can be used before the run goes on
+                self._write_weights(trainer.step / trainer.steps_per_epoch)
             raise Stopped(self._signal)
+
+    def _write_weights(self, epoch: float, loss: float | None = None, scores: dict[str, Any] | None = None) -> None:
+        self.trainer.standardise_codec()
+        if self.is_main:
+            done = {"epoch": epoch, "step": self.trainer.step}
+            self.experiment.about = {**done, "holds": "ema", "loss": loss, "scores": scores or {}}
+            self.experiment.about |= {"examples": self.examples} if self.examples else {}
+            path = self.folder.path / self.weights.format(epoch=epoch)
+            self.written.append(save_weights(path, self.experiment))
 
     def _agree(self, step: int, save: bool, end: int) -> tuple[int, bool, int]:
         """The signal, the wish to save and the promised end of any process, known to all at the same step."""
