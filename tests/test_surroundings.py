@@ -245,6 +245,7 @@ def test_nothing_is_imported_before_ctrl_c_is_silent():
     [
         {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"},
         {"LOCAL_RANK": "0"},
+        {"LOCAL_RANK": "x"},
         {"RANK": "2", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"},
         {"ACCELERATE_USE_MEGATRON_LM": "true"},
         {"ACCELERATE_MIXED_PRECISION": "fp8"},
@@ -257,6 +258,13 @@ def test_a_launchers_settings_that_do_not_fit_are_answered_with_a_sentence(setti
     code += "from diffusion.laboratory.options import run_command\nrun_command(lambda argv: o('cpu') and 0)"
     answer = run("-c", code, env=settings)
     assert answer.returncode == 2 and answer.stderr.startswith("error: the launcher's settings"), answer.stderr
+
+
+@pytest.mark.parametrize("rank", ["x", ""])
+def test_a_rank_that_is_no_number_is_answered_before_a_library_reads_it(rank):
+    answer = run(str(SRC), "train", "--steps", "1", env={"LOCAL_RANK": rank})
+    said = f"error: the launcher's settings do not fit: LOCAL_RANK is a number from 0, not {rank!r}\n"
+    assert (answer.returncode, answer.stderr) == (2, said)
 
 
 def test_a_trajectory_keeps_only_the_states_it_returns(monkeypatch):

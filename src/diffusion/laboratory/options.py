@@ -202,6 +202,7 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
     _open_streams()
     try:
         try:
+            _check_rank()
             code = main(argv) or 0
         except Stopped as stopped:
             code = 128 + stopped.number
@@ -223,6 +224,14 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
         code = 1
         print("error: there is not enough memory: ask for less at a time (--batch-size, --count)", file=sys.stderr)
     sys.exit(code)
+
+
+def _check_rank() -> None:
+    """UserError if LOCAL_RANK is no number: torchmetrics reads it as soon as it is imported."""
+    try:
+        int(rank := os.environ.get("LOCAL_RANK", "0"))
+    except ValueError:
+        raise UserError(f"the launcher's settings do not fit: LOCAL_RANK is a number from 0, not {rank!r}") from None
 
 
 def _open_streams() -> None:
