@@ -13,7 +13,8 @@ from diffusion import files
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config
 from diffusion.experiment.presets import PRESETS
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.experiment.weights import load_weights
 from diffusion.metrics.obedience import Share
 

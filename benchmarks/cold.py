@@ -23,7 +23,8 @@ from diffusion.api.generation import generate
 from diffusion.data.datasets import load
 from diffusion.experiment.build import build
 from diffusion.experiment.presets import COLD, DDPM
-from diffusion.experiment.samplers import FEWEST, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import FEWEST, SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.method.averaging import Averaging

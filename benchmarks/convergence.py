@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion.api.generation import generate
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for

@@ -19,7 +19,8 @@ from diffusion import files
 from diffusion.api.generation import generate
 from diffusion.data.datasets import load
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.laboratory.device import open_device
 from diffusion.metrics.features import extractor_for

@@ -17,7 +17,8 @@ import torch
 from diffusion.api.generation import generate
 from diffusion.data.datasets import load
 from diffusion.errors import Failure, UserError
-from diffusion.experiment.samplers import SAMPLERS, SamplingOptions, build_sampler, sampler_name
+from diffusion.experiment.samplers import SAMPLERS, SamplingOptions
+from diffusion.experiment.sampling import build_sampler, sampler_name
 from diffusion.experiment.weights import load_weights
 from diffusion.files import shipped_weights
 from diffusion.laboratory.device import open_device

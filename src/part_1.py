@@ -7,30 +7,33 @@ python src/part_1.py 20 testing --resume   go on with an earlier run, up to epoc
 from diffusion.laboratory.stopping import importing
 
 with importing():
-    import torch
+    from argparse import Namespace
 
-    from diffusion.api.generation import degrade_images
-    from diffusion.experiment import coursework
+    from diffusion.experiment.naming import run_names
     from diffusion.experiment.presets import DDPM, preset
     from diffusion.laboratory.flags import add_training_flags
-    from diffusion.laboratory.judge import open_run
     from diffusion.laboratory.options import Parser, number, one_of, run_command
-    from diffusion.laboratory.show import draw_curves, draw_grid, report, table
 
 
-def parser() -> Parser:
+def read(argv: list[str] | None = None) -> Namespace:
     p = Parser(__doc__)
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained model and its samples")
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", DDPM), help=f"one of {', '.join(DDPM)}")
     add_training_flags(p, "runs", "Plots", "contents", process="gaussian")
-    return p
+    return p.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
-    args = parser().parse_args(argv)
+    args = read(argv)  # --help and mistakes do not wait for torch
+    with importing():
+        import torch
+
+        from diffusion.api.generation import degrade_images
+        from diffusion.laboratory.judge import open_run
+        from diffusion.laboratory.show import draw_curves, draw_grid, report, table
     base = preset(DDPM, args.preset)
-    run, judge = open_run(args, base, *coursework.run_names(base))
+    run, judge = open_run(args, base, *run_names(base))
     originals, seed, scores = run.test.images[:16], run.config.seed, None
     for t in torch.tensor([0, 0.25, 0.5, 0.75, 1]):
         name = f"Plots/ddpm_degraded_sample_{round(t.item() * run.config.timesteps)}.png"

@@ -6,33 +6,36 @@ python src/part_2.py 2 default_28 row      default_7, default_28, more_capacity,
 from diffusion.laboratory.stopping import importing
 
 with importing():
-    import torch
+    from argparse import Namespace
 
-    from diffusion.api.generation import degrade_images
-    from diffusion.experiment import coursework
+    from diffusion.experiment.naming import run_names
     from diffusion.experiment.presets import COLD, preset
     from diffusion.experiment.samplers import SamplingOptions
     from diffusion.laboratory.flags import add_flags, add_training_flags
-    from diffusion.laboratory.judge import COLD_SAMPLERS, open_run
     from diffusion.laboratory.options import Parser, number, one_of, run_command
-    from diffusion.laboratory.show import draw_curves, draw_grid, likeness_table, report, table
 
 
-def parser() -> Parser:
+def read(argv: list[str] | None = None) -> Namespace:
     p = Parser(__doc__)
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained model and its samples")
     p.add_argument("preset", metavar="PRESET", type=one_of("preset", COLD), help=f"one of {', '.join(COLD)}")
     p.add_argument("axis", metavar="AXIS", type=one_of("axis", ["row", "col"]), help="row or col: what is averaged")
     add_flags(p, "noise", "order", "loss")
     add_training_flags(p, "runs", "Plots", "contents_custom", process="averaging")
-    return p
+    return p.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
-    args = parser().parse_args(argv)
+    args = read(argv)  # --help and mistakes do not wait for torch
+    with importing():
+        import torch
+
+        from diffusion.api.generation import degrade_images
+        from diffusion.laboratory.judge import COLD_SAMPLERS, open_run
+        from diffusion.laboratory.show import draw_curves, draw_grid, likeness_table, report, table
     base = preset(COLD, args.preset).replace(axis=args.axis)
-    run, judge = open_run(args, base, *coursework.run_names(base))
+    run, judge = open_run(args, base, *run_names(base))
     originals, seed, most = run.test.images, run.config.seed, args.eval_samples
     restore = lambda count, options: run.sample(count, seed, "restoring test images", options, originals=originals)
 

@@ -7,18 +7,18 @@ python src/training_grounds.py 5 default_28 True row   part 2, cold diffusion of
 from diffusion.laboratory.stopping import importing
 
 with importing():
+    from argparse import Namespace
+
     from diffusion.errors import UserError
-    from diffusion.experiment import coursework
+    from diffusion.experiment.naming import run_names
     from diffusion.experiment.presets import COLD, DDPM, preset
     from diffusion.laboratory.flags import RunOptions, add_flags, add_training_flags
     from diffusion.laboratory.options import Parser, number, one_of, run_command
-    from diffusion.laboratory.run import Run
-    from diffusion.laboratory.show import report
 
 ANSWERS = {"true": True, "yes": True, "false": False, "no": False}
 
 
-def parser() -> Parser:
+def read(argv: list[str] | None = None) -> Namespace:
     p = Parser(__doc__)
     answer = lambda word: ANSWERS[one_of("answer", ANSWERS)(word.lower())]
     p.add_argument("epochs", metavar="EPOCHS", type=number(int, 0), help="0 writes the untrained weights")
@@ -28,18 +28,21 @@ def parser() -> Parser:
     p.add_argument("axis", metavar="AXIS", nargs="?", type=axis, help="row or col, of cold diffusion only")
     add_flags(p, "noise", "order", "loss")
     add_training_flags(p, "runs", scores=False)
-    return p
+    return p.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     # --- Setup ---
-    args = parser().parse_args(argv)
+    args = read(argv)  # --help and mistakes do not wait for torch
     if args.cold and not args.axis:
         raise UserError("cold diffusion needs an AXIS, row or col, after True")
     if args.axis and not args.cold:
         raise UserError(f"a DDPM has no axis: leave {args.axis!r} out, or say True for cold diffusion")
     base = preset(COLD, args.preset).replace(axis=args.axis) if args.cold else preset(DDPM, args.preset)
-    run = Run(base, RunOptions.of(args), *coursework.run_names(base))
+    with importing():
+        from diffusion.laboratory.run import Run
+        from diffusion.laboratory.show import report
+    run = Run(base, RunOptions.of(args), *run_names(base))
 
     # --- Train ---
     for epoch in run.epochs(args.epochs):

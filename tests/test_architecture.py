@@ -21,6 +21,7 @@ FLOORS = [  # a room imports from the floors below its own, and from itself; its
     {"metrics", "experiment"},
     {"training", "api"},
     {"laboratory", "serving", "streaming"},
+    {"cli"},
     {"commands", "__main__"},
     {"scripts"},  # part_1.py, part_2.py, training_grounds.py, __main__.py
 ]
@@ -33,7 +34,7 @@ LIBRARIES = {  # the only files under src/ that may use these
     "ray": r"diffusion/serving/cluster\.py",
     "prometheus_client": r"diffusion/serving/.*",
     "websockets": r"diffusion/streaming/.*",
-    "argparse": r"diffusion/laboratory/.*|diffusion/commands/.*|[^/]+\.py",
+    "argparse": r"diffusion/laboratory/.*|diffusion/cli/.*|diffusion/commands/.*|[^/]+\.py",
 }
 TALKATIVE = {"laboratory", "commands", "scripts"}  # the others yield records, and the caller says it
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import diffusion.__main__ as dispatcher
-from diffusion.commands import generate
+from diffusion.cli import generate
 from diffusion.errors import UserError
 from diffusion.laboratory import options
 
@@ -25,9 +25,9 @@ def run_src(*words: str, python: tuple[str, ...] = (), stdout=subprocess.PIPE) -
 @pytest.fixture
 def front(tmp_path, monkeypatch):
     """The dispatcher, with two modes of ours."""
-    (tmp_path / "draw_digits.py").write_text('"""Draw digits.\n\nMore.\n"""\n1 / 0\ndef main(argv): ...\n')
-    (tmp_path / "sweep.py").write_text('"""Try many."""\ndef main(argv): ...\n')
-    (tmp_path / "helper.py").write_text('"""No mode: it has no main."""\n')
+    (tmp_path / "draw_digits.py").write_text('"""Draw digits.\n\nMore.\n"""\n1 / 0\ndef read(argv): ...\n')
+    (tmp_path / "sweep.py").write_text('"""Try many."""\ndef read(argv): ...\n')
+    (tmp_path / "__init__.py").write_text('"""All modes."""\n')
     monkeypatch.setattr(dispatcher, "HERE", tmp_path)
     return dispatcher
 
@@ -88,7 +88,9 @@ def test_the_usage_line_says_the_command_that_was_used(front, capsys, monkeypatc
     monkeypatch.setattr(sys, "argv", [str(started), "--help"])
     assert front.main() == 0
     assert capsys.readouterr().out.startswith(f"usage: {program} MODE [options]")
-    assert generate.parser().prog == f"{program} generate"
+    with pytest.raises(SystemExit):
+        generate.read(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {program} generate [-h]")
 
 
 def test_a_script_is_called_by_its_path(monkeypatch):
@@ -240,5 +242,5 @@ def test_generate_does_not_write_two_things_to_one_file(tmp_path, name):
     out, start = tmp_path / "x.npy", {"--labels": "prior", "--originals": "test"}[name]
     words = ["--weights", "unet", "--from", start, "--out", str(out), name, f"{tmp_path}/a/../x.npy"]
     with pytest.raises(UserError, match="two of them are the same file"):
-        generate.main(words)
+        generate.read(words)
     assert not out.exists()

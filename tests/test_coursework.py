@@ -9,11 +9,12 @@ from oracles import Counting
 from torch.nn import functional as F
 
 from diffusion import files
+from diffusion.__main__ import main
 from diffusion.api.generation import guided_denoiser, trajectory
 from diffusion.api.model import configure, load
-from diffusion.commands import generate
 from diffusion.errors import Failure, UserError
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.experiment.weights import find_weights, load_weights
 from diffusion.files import shipped_weights
 from diffusion.method.noise import Noise
@@ -226,10 +227,10 @@ def test_commands_say_which_file_and_which_epoch_they_use(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     torch.save(bare_state(), tmp_path / "ddpm_mnist_7_light.pth")
     torch.save(bare_state(), tmp_path / "ddpm_mnist.pth")
-    words = ["--count", "1", "--steps", "1", "--device", "cpu", "--out", "x.npy", "--weights"]
-    generate.main([*words, "ddpm_mnist_7_light.pth"])
-    generate.main([*words, "ddpm_mnist.pth", "--preset", "light"])
-    generate.main([*words, "unet"])
+    words = ["generate", "--count", "1", "--steps", "1", "--device", "cpu", "--out", "x.npy", "--weights"]
+    main([*words, "ddpm_mnist_7_light.pth"])
+    main([*words, "ddpm_mnist.pth", "--preset", "light"])
+    main([*words, "unet"])
     first, second, third = capsys.readouterr().out.splitlines()
     assert "of ddpm_mnist_7_light.pth (raw weights, epoch 7)" in first
     assert "of ddpm_mnist.pth (raw weights, epoch unknown)" in second

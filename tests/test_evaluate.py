@@ -7,7 +7,7 @@ import torch
 from in_process import DATA, run
 from PIL import Image
 
-from diffusion.commands import evaluate
+from diffusion.__main__ import main
 from diffusion.laboratory import options
 from diffusion.metrics.coverage import coverage, neighbours
 from diffusion.metrics.features import Extractor
@@ -85,5 +85,5 @@ def test_the_command_scores_shipped_weights(tmp_path):
 )
 def test_what_would_fail_at_the_end_is_refused_at_the_beginning(capsys, words, sentence):
     with pytest.raises(SystemExit) as left:
-        options.run_command(evaluate.main, ["--weights", "unet", *words])
+        options.run_command(main, ["evaluate", "--weights", "unet", *words])
     assert left.value.code == 2 and sentence in capsys.readouterr().err

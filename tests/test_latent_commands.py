@@ -19,6 +19,7 @@ from diffusion.api.model import load
 from diffusion.data.datasets import Dataset
 from diffusion.experiment.weights import load_weights, save_weights
 from diffusion.laboratory import versions
+from diffusion.laboratory.promotion import promote
 
 CLASSES = ONE_PER_CLASS["balanced"]
 
@@ -168,18 +169,18 @@ def test_promote_asks_only_on_a_terminal_keeps_the_old_and_knows_the_better(ther
     images = torch.from_numpy(letters(200)[0].copy()).unsqueeze(1).mT.contiguous()
     held_out = Dataset("EMNIST-balanced", images, torch.zeros(200, dtype=torch.long), ("0",))
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    assert "no terminal to ask at (--promote yes" in versions.promote(dev, main, "ask", held_out)
-    assert "was not promoted" in versions.promote(dev, main, "no", held_out) and not main.exists()
-    assert "there was no main" in versions.promote(dev, main, "best", held_out) and main.exists()
+    assert "no terminal to ask at (--promote yes" in promote(dev, main, "ask", held_out)
+    assert "was not promoted" in promote(dev, main, "no", held_out) and not main.exists()
+    assert "there was no main" in promote(dev, main, "best", held_out) and main.exists()
     worse = load_weights(dev)
     with torch.no_grad():
         worse.network.decoder[-2].bias += 2
     old = main.read_bytes()
     bad = save_weights(tmp_path / "bad.pth", worse)
-    assert "was not promoted" in versions.promote(bad, main, "best", held_out) and main.read_bytes() == old
-    assert "the old one is kept in" in versions.promote(bad, main, "yes", held_out)
+    assert "was not promoted" in promote(bad, main, "best", held_out) and main.read_bytes() == old
+    assert "the old one is kept in" in promote(bad, main, "yes", held_out)
     assert (tmp_path / "weights/m.pth.1").read_bytes() == old
-    assert "(best: loss" in versions.promote(dev, main, "best", held_out)
+    assert "(best: loss" in promote(dev, main, "best", held_out)
 
     class Terminal(io.StringIO):
         isatty = lambda self: True
@@ -187,7 +188,7 @@ def test_promote_asks_only_on_a_terminal_keeps_the_old_and_knows_the_better(ther
     for word, there_is in (("n", "was not promoted"), ("y", "promoted to")):
         monkeypatch.setattr("sys.stdin", Terminal(f"{word}\n"))
         monkeypatch.setattr("builtins.input", lambda text, word=word: word)
-        assert there_is in versions.promote(dev, main, "ask", held_out)
+        assert there_is in promote(dev, main, "ask", held_out)
 
 
 # --- Mistakes ---

@@ -14,7 +14,8 @@ from diffusion.data.latents import latents_path, load_latents, save_latents
 from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
-from diffusion.experiment.samplers import SAMPLERS, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SAMPLERS, SamplingOptions
+from diffusion.experiment.sampling import LOOPS, build_sampler
 from diffusion.experiment.weights import load_weights, open_codec, save_weights
 from diffusion.laboratory import latents as latents_of_laboratory
 from diffusion.method.noise import Noise
@@ -266,7 +267,7 @@ def test_a_write_that_fails_leaves_no_half_of_a_file(vae, tmp_path, monkeypatch)
 
 
 def test_a_diffusion_goes_by_the_samplers_that_draw_noise_on_straight_lines(flow):
-    assert build_sampler(flow, SamplingOptions(diffusion=0.5)).loop is SAMPLERS["gaussian"]["sde"].loop
+    assert build_sampler(flow, SamplingOptions(diffusion=0.5)).loop is LOOPS[SAMPLERS["gaussian"]["sde"].loop]
     assert build_sampler(flow, SamplingOptions("ddpm", diffusion=0.5)).process.eta(torch.tensor(0.5)) == 0.5 / 8**0.5
     with pytest.raises(UserError, match="goes by sde or ddpm, not by 'heun'"):
         build_sampler(flow, SamplingOptions("heun", diffusion=0.5))

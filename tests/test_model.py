@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from diffusion import configure, load
+from diffusion.__main__ import main
 from diffusion.api.generation import generate, trajectory
-from diffusion.commands import demo
 from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import SamplingOptions
@@ -278,7 +278,7 @@ def test_a_cold_model_knows_no_labels_and_no_noise():
 
 
 def test_the_demo_writes_its_four_pictures(tmp_path, capsys):
-    demo.main(["--count", "4", "--ddpm-steps", "20", "--ddim-steps", "5", "--out", str(tmp_path)])
+    main(["demo", "--count", "4", "--ddpm-steps", "20", "--ddim-steps", "5", "--out", str(tmp_path)])
     names = ("forward", "ddpm_samples", "ddim_samples", "trajectory")
     assert {path.name for path in tmp_path.iterdir()} == {f"diffusion_mnist_{name}.png" for name in names}
     assert "times less here, by 4 times fewer steps" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from diffusion import load
+from diffusion.__main__ import main
 from diffusion.commands import quickstart
 
 ROOT = Path(__file__).parents[1]
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_quickstart_draws_trains_and_tells(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quickstart, "CONFIG", quickstart.CONFIG.replace(hidden=(8, 16)))
     words = ["--minutes", "1", "--limit-steps", "26", "--eval-samples", "32", "--device", "cpu"]
-    assert quickstart.main([*words, "--out", str(tmp_path), "--data-root", str(ROOT / "data")]) is None
+    assert main(["quickstart", *words, "--out", str(tmp_path), "--data-root", str(ROOT / "data")]) is None
     said = capsys.readouterr().out
     first, second, *_ = said.splitlines()
     assert first.startswith(f"{tmp_path}/contents/quickstart_shipped.png: 100 uncurated digits")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from diffusion import load
-from diffusion.experiment.coursework import NAME
+from diffusion.experiment.naming import NAME
 from diffusion.experiment.weights import load_weights
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ import openai
 import pytest
 from server import running, started
 
-from diffusion.commands import serve
+from diffusion.__main__ import main
 from diffusion.errors import UserError
 from diffusion.serving import engine
 
@@ -267,7 +267,7 @@ def test_pages_of_other_servers_call_only_where_it_was_allowed():
 @pytest.mark.parametrize("words", [["--host", "0.0.0.0"], ["--token", "short"], ["--host", "::", "--port", "0"]])
 def test_no_door_is_opened_by_mistake(words):
     with pytest.raises(UserError, match="token"):
-        serve.main(words)
+        main(["serve", *words])
 
 
 # --- The beginning and the end ---
@@ -310,4 +310,4 @@ def test_weights_that_cannot_be_served_end_it_with_one_sentence(tmp_path, capsys
     damaged.write_bytes(b"no weights")
     for weights, says in (("unett", "did you mean 'unet'"), (str(damaged), "is not a weight file")):
         with pytest.raises(UserError, match=says):
-            serve.main(["--port", "0", "--weights", weights])
+            main(["serve", "--port", "0", "--weights", weights])

@@ -8,7 +8,8 @@ from oracles import Counting, Impulses, M, S, flow, gaussian, law, log_snr_times
 
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
-from diffusion.experiment.samplers import SAMPLERS, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SAMPLERS, SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.method.denoiser import Clipped
 from diffusion.method.process import Gaussian
 from diffusion.method.sampler import heun, last, multistep, sample

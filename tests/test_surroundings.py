@@ -18,7 +18,7 @@ import part_2
 import training_grounds
 from diffusion import configure, files, load
 from diffusion.api import model as api
-from diffusion.commands import demo, generate, quickstart, sweep, train, weights
+from diffusion.cli import demo, generate, quickstart, sweep, train, weights
 from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
 from diffusion.experiment import recipe, strict_yaml
@@ -97,39 +97,39 @@ def test_only_a_lock_that_would_block_is_held(tmp_path, monkeypatch, capsys, num
 
 
 @pytest.mark.parametrize("what", ["file", "read-only"])
-@pytest.mark.parametrize("parser", [demo.parser, train.parser, weights.parser], ids=["demo", "train", "weights"])
-def test_an_output_folder_that_takes_no_files_is_refused_first(tmp_path, capsys, parser, what):
+@pytest.mark.parametrize("read", [demo.read, train.read, weights.read], ids=["demo", "train", "weights"])
+def test_an_output_folder_that_takes_no_files_is_refused_first(tmp_path, capsys, read, what):
     place = tmp_path / "place"
     place.touch() if what == "file" else place.mkdir(mode=0o555)
     place = place if what == "file" or os.geteuid() else Path("/proc")  # root may write what is read-only
     with pytest.raises(SystemExit) as stop:
-        parser().parse_args(["--out", str(place / "new")])
+        read(["--out", str(place / "new")])
     err = capsys.readouterr().err
     assert stop.value.code == 2 and err.count("\n") == 1 and "--out: " in err and "cannot be" in err
 
 
 WRITERS = {  # what a command writes in --out besides runs/
-    "part_1": (part_1.parser, ["1", "default"], ("Plots", "contents")),
-    "part_2": (part_2.parser, ["1", "default_7", "row"], ("Plots", "contents_custom")),
-    "training_grounds": (training_grounds.parser, ["1", "default", "no"], ()),
-    "train": (train.parser, [], ("Plots", "contents")),
-    "quickstart": (quickstart.parser, [], ("Plots", "contents")),
-    "sweep": (sweep.parser, ["--search", "lr"], ("Plots",)),
+    "part_1": (part_1.read, ["1", "default"], ("Plots", "contents")),
+    "part_2": (part_2.read, ["1", "default_7", "row"], ("Plots", "contents_custom")),
+    "training_grounds": (training_grounds.read, ["1", "default", "no"], ()),
+    "train": (train.read, ["--steps", "1"], ("Plots", "contents")),
+    "quickstart": (quickstart.read, [], ("Plots", "contents")),
+    "sweep": (sweep.read, ["--search", "lr"], ("Plots",)),
 }
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_folder_of_pictures_that_takes_no_files_is_refused_first(tmp_path, capsys, name):
-    parser, words, writes = WRITERS[name]
+    read, words, writes = WRITERS[name]
     for folder in ("runs", "Plots", "contents", "contents_custom"):
         out = tmp_path / folder
         out.mkdir()
         (out / folder).touch()  # in the way
         if folder not in ("runs", *writes):
-            parser().parse_args([*words, "--out", str(out)])
+            read([*words, "--out", str(out)])
             continue
         with pytest.raises(SystemExit):
-            parser().parse_args([*words, "--out", str(out)])
+            read([*words, "--out", str(out)])
         assert f"/{folder}' cannot be a folder" in capsys.readouterr().err
 
 
@@ -137,7 +137,7 @@ def test_a_default_output_is_checked_too(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "samples.png").mkdir()
     with pytest.raises(SystemExit):
-        generate.parser().parse_args(["--weights", "unet"])
+        generate.read(["--weights", "unet"])
     assert "--out: 'samples.png': no file can be written there" in capsys.readouterr().err
 
 
@@ -254,7 +254,7 @@ def test_nothing_is_imported_before_ctrl_c_is_silent():
     ids=str,
 )
 def test_a_launchers_settings_that_do_not_fit_are_answered_with_a_sentence(settings):
-    code = "from diffusion.laboratory.device import open_accelerator as o\n"
+    code = "from diffusion.laboratory.launch import open_accelerator as o\n"
     code += "from diffusion.laboratory.options import run_command\nrun_command(lambda argv: o('cpu') and 0)"
     answer = run("-c", code, env=settings)
     assert answer.returncode == 2 and answer.stderr.startswith("error: the launcher's settings"), answer.stderr

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from diffusion import figures, files
+from diffusion.__main__ import main
 from diffusion.commands import sweep
 from diffusion.errors import Failure
 from diffusion.laboratory import options, trials
@@ -42,7 +43,7 @@ def here(*words, code=0):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with pytest.raises(SystemExit) as left:
-            options.run_command(sweep.main, [str(word) for word in words])
+            options.run_command(main, ["sweep", *map(str, words)])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

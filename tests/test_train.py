@@ -17,6 +17,7 @@ from test_training import digits, same
 
 from diffusion import files
 from diffusion.api import generation
+from diffusion.cli import train as command_line
 from diffusion.commands import train
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
@@ -192,9 +193,9 @@ def test_a_slow_first_step_does_not_shorten_the_minutes(tmp_path, here, monkeypa
 
 
 def test_dotted_budgets_beside_plain_ones_count(monkeypatch):
-    _, what = train.read_recipe(["--preset", "unet_fast", "--minutes", "60", "--train.steps=10"])
+    what = command_line.read(["--preset", "unet_fast", "--minutes", "60", "--train.steps=10"]).recipe
     assert (what.plan.minutes, what.plan.steps) == (60, 10)
-    _, what = train.read_recipe(["--config", str(ROOT / "configs/mnist_guided.yaml"), "--minutes", "5"])
+    what = command_line.read(["--config", str(ROOT / "configs/mnist_guided.yaml"), "--minutes", "5"]).recipe
     assert (what.plan.minutes, what.plan.steps) == (5, None)
 
 

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from diffusion import files
+from diffusion.__main__ import main
 from diffusion.api.generation import trajectory
+from diffusion.cli import weights as command_line
 from diffusion.commands import weights
 from diffusion.data import datasets as data
 from diffusion.experiment import presets
@@ -23,6 +25,7 @@ from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import load_weights
 from diffusion.laboratory import run as laboratory
 from diffusion.laboratory.catalogue import catalogue
+from diffusion.laboratory.families import FAMILIES, Family
 from diffusion.laboratory.losses import codec_losses
 from diffusion.metrics.features import extractor_for
 from diffusion.metrics.scores import Reference, score
@@ -107,7 +110,7 @@ def test_the_page_about_the_weights_is_what_the_files_say():
 
 
 def test_every_shipped_file_is_one_that_the_command_makes():
-    assert {path.name for path in SHIPPED} <= {file for each in weights.FAMILIES.values() for file in each.files}
+    assert {path.name for path in SHIPPED} <= {file for each in FAMILIES.values() for file in each.files}
 
 
 @pytest.fixture
@@ -120,12 +123,13 @@ def few(monkeypatch, tmp_path):
     monkeypatch.setattr(laboratory, "load", some)
     tiny = {"hidden": (4, 4), "batch_size": 50, "lr": 3e-3, "precision": "fp32"}
     families = {
-        "tiny": weights.Family(DDPM["testing"].replace(**tiny, timesteps=10), (0, 1, 3)),
-        "tiny_row": weights.Family(COLD["default_7"].replace(**tiny), (2,)),
+        "tiny": Family(DDPM["testing"].replace(**tiny, timesteps=10), (0, 1, 3)),
+        "tiny_row": Family(COLD["default_7"].replace(**tiny), (2,)),
     }
-    monkeypatch.setattr(weights, "FAMILIES", families)
+    for part in (command_line, weights):
+        monkeypatch.setattr(part, "FAMILIES", families)
     words = f"--into {tmp_path}/w --out {tmp_path} --data-root {tmp_path} --eval-samples 64 --eval-seeds 2 --device cpu"
-    return tmp_path, lambda *more: weights.main([*words.split(), *more])
+    return tmp_path, lambda *more: main(["weights", *words.split(), *more])
 
 
 def test_the_command_trains_scores_stores_and_does_nothing_twice(few, capsys):

@@ -1,4 +1,4 @@
-"""`cold-dif-model MODE …`, `python -m diffusion` or `python src`: finds the file of a mode and imports only that."""
+"""`cold-dif-model MODE …`, `python -m diffusion`, `python src`: reads a mode's command line, then imports the mode."""
 
 from diffusion.laboratory.stopping import importing
 
@@ -11,14 +11,14 @@ with importing():
     from diffusion.errors import unknown
     from diffusion.laboratory.options import program, run_command
 
-HERE = Path(__file__).parent / "commands"
+HERE = Path(__file__).parent / "cli"
 
 
 def modes() -> dict[str, str]:
     """Name of each mode and the first line of its file's docstring, without importing any."""
-    trees = {path.stem.replace("_", "-"): ast.parse(path.read_bytes()) for path in sorted(HERE.glob("*.py"))}
-    is_mode = lambda tree: any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
-    return {name: (ast.get_docstring(tree) or name).splitlines()[0] for name, tree in trees.items() if is_mode(tree)}
+    paths = {path.stem.replace("_", "-"): path for path in sorted(HERE.glob("[!_]*.py"))}
+    docstring = lambda path: ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    return {name: docstring(path).partition("\n")[0] for name, path in paths.items()}
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -30,9 +30,11 @@ def main(argv: list[str] | None = None) -> int | None:
         return 0 if argv else 2
     if argv[0] not in available:
         raise unknown("mode", argv[0], available)
+    name = argv[0].replace("-", "_")
     with importing():
-        mode = importlib.import_module(f"diffusion.commands.{argv[0].replace('-', '_')}")
-    return mode.main(argv[1:])
+        args = importlib.import_module(f"diffusion.cli.{name}").read(argv[1:])  # help and mistakes end here
+        mode = importlib.import_module(f"diffusion.commands.{name}")  # torch, after them
+    return mode.main(args)
 
 
 def command() -> None:

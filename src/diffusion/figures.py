@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # files, never a window: the caller's backend is not asked
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from diffusion.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from optuna import Study
 
 Numbers = Sequence[float]
@@ -47,10 +44,16 @@ def captioned(images: Tensor, captions: Sequence[str], path: Path, columns: int 
 
 
 def sheet(images: Tensor, columns: int = 8, scale: int = 3) -> Image.Image:
-    """Images (N, C, H, W) in [0, 1] as one picture, row by row, each pixel `scale` wide, a line between images."""
-    paper = make_grid(images.float().clamp(0, 1).cpu(), columns, padding=1, pad_value=64 / 255)  # (3, rows, columns)
-    pixels = (paper * 255).round().byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels if images.shape[1] == 3 else pixels[..., 0])
+    """Images (N, C, H, W) in [0, 1] as one picture, row by row, a pixel `scale` wide, a line around each of several."""
+    parts = (images.float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
+    count, height, width, channels = parts.shape
+    columns, paper = min(columns, count), parts[0]
+    if count > 1:
+        paper = np.full((-(-count // columns) * (height + 1) + 1, columns * (width + 1) + 1, channels), 64, np.uint8)
+        for i, part in enumerate(parts):
+            top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
+            paper[top : top + height, left : left + width] = part
+    picture = Image.fromarray(paper if channels == 3 else paper[..., 0])
     return picture.resize((scale * picture.width, scale * picture.height), Image.NEAREST)
 
 
@@ -127,13 +130,16 @@ def _pyplot_apart() -> Iterator[None]:
                 pyplot.switch_backend(backend)
 
 
-def _axes() -> Axes:
+def _axes() -> "Axes":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # files, never a window: no backend is asked for
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4))
     FigureCanvasAgg(figure)
     return figure.subplots()
 
 
-def _save(axes: Axes, path: Path, **words: str) -> Path:
+def _save(axes: "Axes", path: Path, **words: str) -> Path:
     axes.set(**words)
     picture = io.BytesIO()
     axes.figure.savefig(picture, format="png", dpi=120, bbox_inches="tight")

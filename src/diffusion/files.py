@@ -10,19 +10,11 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import torch
-
 from diffusion.errors import Failure, UserError, is_out_of_memory
-
-# Numbers of numpy, which people save beside their weights: plain data. An array of Python objects is not.
-REBUILD = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.ones(1).__reduce__()[0]}
-MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2, and since
-NUMPY = [(function, f"{module}.{name}") for name, function in REBUILD.items() for module in MODULES]
-NUMPY += [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in "?" + np.typecodes["AllInteger"] + "efd"}]
 
 
 def expand(path: str | Path) -> Path:
@@ -60,6 +52,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 
 def save(path: Path, content: Any) -> Path:
     """Write tensors and plain Python values (dict, list, str, numbers) atomically; `load` reads them back."""
+    import torch
+
     packed = io.BytesIO()  # not straight to the file: torch's writer turns a full disk into a puzzling RuntimeError
     torch.save(content, packed)
     return write_atomically(path, lambda file: file.write(packed.getbuffer()))
@@ -71,6 +65,8 @@ def load(path: Path) -> Any:
     Raises UserError with one sentence if the file is missing, cannot be read, is cut short, or holds more than tensors,
     numpy's arrays and plain values; Failure if it is too large for the memory.
     """
+    import torch
+
     path = expand(path)
     if not is_file(path):
         raise UserError(f"there is no file {str(path)!r}")
@@ -78,7 +74,7 @@ def load(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch does not look at the checksums
             raise zipfile.BadZipFile
-        with torch.serialization.safe_globals(NUMPY):
+        with torch.serialization.safe_globals(_numbers_of_numpy()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if is_out_of_memory(error):
@@ -88,6 +84,17 @@ def load(path: Path) -> Any:
         elif isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
             what = "holds Python objects other than tensors: it is not loaded, as it could run code"
         raise UserError(f"{str(path)!r} {what}") from None
+
+
+@cache
+def _numbers_of_numpy() -> list[Any]:
+    """What people save beside their weights is rebuilt from; an array of Python objects is no plain data."""
+    import numpy as np
+
+    rebuild = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.ones(1).__reduce__()[0]}
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2, and since
+    found = [(function, f"{module}.{name}") for name, function in rebuild.items() for module in modules]
+    return found + [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in "?" + np.typecodes["AllInteger"] + "efd"}]
 
 
 def is_file(path: Path) -> bool:

@@ -19,7 +19,8 @@ from diffusion.api.checks import (
 from diffusion.api.generation import MakeDenoiser, guided_denoiser, image_noise
 from diffusion.errors import UserError, check_float, check_int
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import ALWAYS, Interval, Sampler, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions
+from diffusion.experiment.sampling import Sampler, build_sampler
 from diffusion.method import editing
 from diffusion.method.arrays import as_images
 from diffusion.method.denoiser import Denoise

@@ -10,7 +10,8 @@ from torch import Tensor
 from diffusion.api.checks import Label, check_captions, check_labels, check_result
 from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler, clips
+from diffusion.experiment.samplers import AS_SAVED, SamplingOptions
+from diffusion.experiment.sampling import build_sampler, clips
 from diffusion.method.denoiser import Clipped, Denoise
 from diffusion.method.guidance import Guided
 from diffusion.method.noise import Noise, fold_in

@@ -27,7 +27,8 @@ from diffusion.api.generation import generate, guided_denoiser, image_noise, tra
 from diffusion.errors import UserError, check_int
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config, checked
-from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.experiment.weights import (
     begin_from_teacher,
     find_weights,

@@ -1,7 +1,8 @@
-"""Show a trained model in four pictures: degrading, DDPM and DDIM samples, a trajectory; and time both samplers."""
+"""Four pictures of a trained model, and the time that both samplers take."""
 
 import math
 import time
+from argparse import Namespace
 
 import torch
 
@@ -10,29 +11,14 @@ from diffusion.api.model import load
 from diffusion.data.datasets import load as load_data
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import SamplingOptions
+from diffusion.laboratory.checks import check_sampling
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.flags import add_flags
-from diffusion.laboratory.judge import check_sampling
-from diffusion.laboratory.options import Parser, number, output_directory
 
 TIMES = (0, 250, 500, 750, 999)  # of 1000 steps
 
 
-def parser() -> Parser:
-    p = Parser(__doc__, mode="demo")
-    count = {"type": number(int, 1), "default": 8, "help": "samples of each sampler"}
-    add_flags(p, "weights", "preset", "count", weights={"default": "unet"}, count=count)
-    p.add_argument("--ddpm-steps", type=number(int, 2), default=1000, help="of the slow sampler")
-    p.add_argument("--ddim-steps", type=number(int, 2), default=50, help="of the fast one")
-    p.add_argument("--snapshots", type=number(int, 2), default=6, help="states of a trajectory that are shown")
-    out = {"type": output_directory, "default": "contents", "help": "the folder of the four pictures"}
-    add_flags(p, "guidance-scale", "seed", "data-root", "device", "out", out=out, guidance_scale={"default": 1.0})
-    return p
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(args: Namespace) -> None:
     # --- Setup ---
-    args = parser().parse_args(argv)
     model = load(args.weights, open_device(args.device), preset=args.preset)
     if model.config.process != "gaussian":
         raise UserError(f"{args.weights} is a cold model, which DDPM and DDIM cannot sample: see python src generate")

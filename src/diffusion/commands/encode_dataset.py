@@ -1,4 +1,6 @@
-"""Encode a data set with an autoencoder: mean and log-variance of every image's latents, in a file."""
+"""The latents of a data set, in a file."""
+
+from argparse import Namespace
 
 from diffusion.api.model import load as load_model
 from diffusion.data.datasets import load
@@ -6,30 +8,12 @@ from diffusion.data.latents import latents_path, save_latents
 from diffusion.errors import UserError
 from diffusion.laboratory import versions
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.latents import posterior
-from diffusion.laboratory.options import Parser, one_of, output_file
 from diffusion.method.codec import Latents
 
-EXAMPLES = """examples:
-  python src encode-dataset --dataset MNIST --model vae           with the main version: your own or the shipped one
-  python src encode-dataset --weights latent_vae --part test      with any weight file of an autoencoder
-"""
 
-
-def parser() -> Parser:
-    p = Parser(__doc__, EXAMPLES, "encode-dataset")
-    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", dataset={"default": None})
-    versions.add_model_flags(p, "autoencoder", "vae")
-    p.add_argument("--part", type=one_of("part", ["train", "test"]), default="train", help="train or test images")
-    out = "the file to write (default: data/latents/DATASET_PART_CODEC.pth, where training looks for it)"
-    p.add_argument("--out", type=output_file(".pth"), help=out)
-    return p
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(args: Namespace) -> None:
     # --- Setup ---
-    args = parser().parse_args(argv)
     path = versions.open_version(args, "autoencoder", "vae")
     experiment = load_model(path, open_device(args.device)).experiment
     if not isinstance(experiment.codec, Latents):

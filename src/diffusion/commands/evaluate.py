@@ -1,7 +1,4 @@
-"""Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers.
-
-A text model is examined instead: whether its pictures show what was asked for, beside real pictures and chance.
-"""
+"""Scores of a weight file, or an examination of a text model."""
 
 import json
 import statistics
@@ -16,53 +13,31 @@ from torch import Tensor
 from diffusion import figures, files
 from diffusion.api.generation import generate, guidance_scale
 from diffusion.api.model import load as load_model
+from diffusion.cli.evaluate import PROMPTS
 from diffusion.data.datasets import Dataset, load
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.weights import save_weights
+from diffusion.laboratory.checks import check_sampling
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.exam import describe, record, summary, table
-from diffusion.laboratory.flags import RunOptions, add_flags, options_of
-from diffusion.laboratory.judge import check_features, check_sampling, open_reference
-from diffusion.laboratory.options import Parser, number, output_file
+from diffusion.laboratory.flags import RunOptions, options_of
+from diffusion.laboratory.judge import open_reference
 from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.show import row, spread
 from diffusion.laboratory.subjects import EXAMS, DigitsExam
+from diffusion.metrics.classifiers import check_features
 from diffusion.metrics.coverage import coverage, neighbours
 from diffusion.metrics.likeness import agreement
 from diffusion.metrics.scores import Reference, score
 
-EXAMPLES = """examples:
-  python src evaluate --weights unet                                  10,000 samples, 3 seeds: about half an hour of CPU
-  python src evaluate --weights text_digits                           what its pictures show of 200 prompts of each kind
-  python src evaluate --weights unet --sampler dpm --steps 10 --count 2000 --guidance-scale 2
-"""
-PROMPTS = 200  # of each kind, before a text model
 SHEET = 48  # samples on the --sheet, a dozen in a row
 LINE = "{fid:.4f} {inception_score:.2f} {kid:.4f} {agreed} {precision:.3f} {recall:.3f} {shares}"
 
 
-def parser() -> Parser:
-    p = Parser(__doc__, EXAMPLES, "evaluate")
-    what = f"samples of each seed (default: 10,000); of a text model, prompts of each kind (default: {PROMPTS})"
-    count = {"type": number(int, 16), "default": None, "help": what}
-    add_flags(p, "weights", "preset", "count", weights={"required": True}, count=count)
-    p.add_argument("--seeds", type=number(int, 1), default=3, help="how often all is repeated, for the spread")
-    seed = {"help": "the first seed; a text model gets other prompts, too"}
-    add_flags(p, "seed", "sampler", "steps", "guidance-scale", "guidance-interval", seed=seed)
-    add_flags(p, "features", "inception-weights", "batch-size", "data-root", "device")
-    p.add_argument("--out", type=output_file(), help="append the numbers to this file, one JSON object a line")
-    sheet = "X.png: samples, each above the training image nearest to it"
-    p.add_argument("--sheet", type=output_file(".png"), help=sheet)
-    ship = "X.pth: a text model's weights in half precision, which are those examined, with what the exam found"
-    p.add_argument("--ship", type=output_file(".pth"), help=ship)
-    return p
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(args: Namespace) -> None:
     # --- Setup ---
-    args = parser().parse_args(argv)
     device = open_device(args.device)
     experiment = load_model(args.weights, device, preset=args.preset).experiment
     options = options_of(SamplingOptions, args)

@@ -1,6 +1,7 @@
-"""Draw digits with shipped weights, then train a model for two minutes and watch it learn to draw its own."""
+"""Digits of shipped weights, and two minutes of training."""
 
 import time
+from argparse import Namespace
 
 import torch
 
@@ -10,9 +11,7 @@ from diffusion.experiment.presets import GUIDED
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.judge import Judge, open_run
-from diffusion.laboratory.options import Parser, number, output_directories
 from diffusion.laboratory.show import draw_curves, draw_grid, report, row
 
 NAME = "quickstart"
@@ -21,18 +20,9 @@ SAMPLING = SamplingOptions("sde", 10, guidance_scale=2.0)
 SHEETS = tuple(25 * 2**i for i in range(12))  # steps after which samples are drawn: 25, 50, 100, 200, …
 
 
-def parser() -> Parser:
-    p = Parser(__doc__, mode=NAME)
-    p.add_argument("--minutes", type=number(float, 1e-3), default=2.0, help="of training")
-    out = {"type": output_directories("runs", "Plots", "contents")}
-    add_flags(p, "seed", "out", "data-root", "device", "resume", "limit-steps", "save-every", out=out)
-    add_flags(p, "eval-samples", eval_samples={"default": 1000})
-    return p
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(args: Namespace) -> None:
     # --- Draw with shipped weights ---
-    args, began = parser().parse_args(argv), time.monotonic()
+    began = time.monotonic()
     model = load("unet", open_device(args.device))
     images = model.sample(100, seed=args.seed, steps=10)
     path = figures.grid(images.cpu(), args.out / f"contents/{NAME}_shipped.png", columns=10)

@@ -1,4 +1,4 @@
-"""Test a model on test images: its losses and, of a class-conditional flow, what labels it gives by Bayes' rule."""
+"""Losses of a model on test images, and labels by Bayes' rule."""
 
 import json
 import time
@@ -9,6 +9,7 @@ import torch
 
 from diffusion import figures, files
 from diffusion.api.model import load as load_model
+from diffusion.cli.test import DRAWS
 from diffusion.data.datasets import Dataset, load
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
@@ -22,43 +23,17 @@ from diffusion.laboratory.classification import (
     pixel_variance,
 )
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.losses import codec_losses, held_out_loss
-from diffusion.laboratory.options import Parser, number, output_file
 from diffusion.laboratory.show import row
 from diffusion.method import bayes
 from diffusion.method.codec import Latents
 
-EXAMPLES = """examples:
-  python src test --dataset MNIST --model vae            losses on the test split
-  python src test --weights latent                       labels by Bayes' rule, in some minutes
-  python src test --weights latent --count 1000 --exhaustive 1000 --pixel-count 0
-"""
-DRAWS = (1, 16, 64)  # K of the importance-weighted bound
 PIXEL_MODELS = {"MNIST": "unet", "FashionMNIST": "unet_fashion"}
 
 
-def parser() -> Parser:
-    p = Parser(__doc__, EXAMPLES, "test")
-    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", dataset={"default": None})
-    versions.add_model_flags(p, *versions.MODELS)
-    p.add_argument("--num-workers", type=number(int, 0), default=0, help="understood, not needed: data is in memory")
-    group = p.add_argument_group("Bayes' rule")
-    group.add_argument("--count", type=number(int, 1), help="test images (default: all)")
-    group.add_argument("--steps", type=number(int, 2), default=12, help="of the flow, two network calls each")
-    group.add_argument("--exhaustive", type=number(int, 0), default=0, help="check the two stages on so many images")
-    group.add_argument("--draws", type=number(int, 0), default=max(DRAWS), help="of the bound, 0 leaves it out")
-    group.add_argument("--pixels", help="a pixel model to compare with (default: the data set's; its name)")
-    group.add_argument("--pixel-count", type=number(int, 0), default=1000, help="… on so many images, 0 leaves it out")
-    p.add_argument("--out", type=output_file(), help="append the numbers to this file, one JSON object a line")
-    picture = {"type": output_file(".png"), "default": "confusion.png", "help": "X.png, the confusion matrix"}
-    p.add_argument("--picture", **picture)
-    return p
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(args: Namespace) -> None:
     # --- Setup ---
-    args, began = parser().parse_args(argv), time.monotonic()
+    began = time.monotonic()
     path = versions.open_version(args, *versions.MODELS)
     experiment = load_model(path, open_device(args.device)).experiment
     if not isinstance(experiment.codec, Latents):

@@ -1,4 +1,6 @@
-"""Show what an autoencoder keeps of test images: originals, reconstructions, errors, and how large those are."""
+"""What an autoencoder keeps of test images."""
+
+from argparse import Namespace
 
 import torch
 
@@ -10,41 +12,16 @@ from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.laboratory import versions
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.flags import RunOptions, add_flags
-from diffusion.laboratory.judge import check_features, open_reference
-from diffusion.laboratory.options import Parser, number, output_file
+from diffusion.laboratory.flags import RunOptions
+from diffusion.laboratory.judge import open_reference
 from diffusion.laboratory.show import row
 from diffusion.method.codec import Latents
+from diffusion.metrics.classifiers import check_features
 from diffusion.metrics.scores import floor, score
 
-EXAMPLES = """examples:
-  python src test-reconstruction --dataset MNIST --model vae
-  python src test-reconstruction --weights latent_tiny_vae --no-fid --out tiny.png
-"""
 
-
-def parser() -> Parser:
-    p = Parser(__doc__, EXAMPLES, "test-reconstruction")
-    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", dataset={"default": None})
-    versions.add_model_flags(p, "autoencoder", "vae", "flow")
-    for name, help in (
-        ("height", "rows of the picture, each of originals, reconstructions and errors"),
-        ("width", "images"),
-    ):
-        p.add_argument(f"--{name}", type=number(int, 1, 100), default=2 if name == "height" else 12, help=help)
-    p.add_argument(
-        "--scale", type=number(float, 0.1, 10), default=0.8, help="size of an image, in inches of 100 pixels"
-    )
-    p.add_argument("--no-fid", action="store_true", help="leave the FID out, as where there is no classifier for it")
-    add_flags(p, "features", "inception-weights")
-    out = {"type": output_file(".png"), "default": "reconstruction.png", "help": "X.png, the picture"}
-    add_flags(p, "out", out=out)
-    return p
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(args: Namespace) -> None:
     # --- Setup ---
-    args = parser().parse_args(argv)
     path = versions.open_version(args, "autoencoder", "vae", "flow")
     experiment = load_model(path, open_device(args.device)).experiment
     if not isinstance(experiment.codec, Latents):

@@ -1,10 +1,7 @@
-"""Train the small classifier whose features the metrics compare.
-
-python src train-classifier                        24 epochs of MNIST; some minutes on a laptop
-python src train-classifier --dataset FashionMNIST --resume     go on after Ctrl-C or a kill
-"""
+"""Training of the classifier that metrics look through, to be stopped and resumed."""
 
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +12,7 @@ from diffusion.data.batches import batches, steps_per_epoch
 from diffusion.data.datasets import load
 from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
-from diffusion.laboratory.flags import add_flags
-from diffusion.laboratory.options import Parser, can_write, number, output_file
+from diffusion.laboratory.options import can_write
 from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.stopping import Stopped, on_stop
 from diffusion.networks import classifier
@@ -28,19 +24,8 @@ MIRRORED = ("FashionMNIST", "CIFAR10")  # of things, which may face either way; 
 BATCH_SIZE = 256
 
 
-def parser() -> Parser:
-    p, file = Parser(__doc__, mode="train-classifier"), output_file()
-    add_flags(p, "dataset", "seed", seed={"help": "of weights, order and augmentation"})
-    p.add_argument("--epochs", type=number(int, 1), default=24, help="passes over the training split")
-    out = {"type": file, "default": None, "help": "the file to write (default: weights/classifier_{dataset}.pth)"}
-    add_flags(p, "resume", "save-every", "data-root", "device", "out", out=out)
-    p.add_argument("--state", type=file, help="where its state is kept (default: runs/classifier_{dataset}/state.pt)")
-    return p
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(args: Namespace) -> None:
     # --- Setup ---
-    args = parser().parse_args(argv)
     out = args.out or Path(f"weights/classifier_{args.dataset}.pth")
     state = args.state or Path(f"runs/classifier_{args.dataset}/state.pt")
     for path in (out, state):

@@ -1,95 +1,24 @@
-"""Train, score and store every weight file that is shipped; what is there is skipped, what was stopped goes on."""
+"""Training, scoring and storing of all that is shipped."""
 
 import statistics
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffusion import files
-from diffusion.experiment.config import Config
-from diffusion.experiment.coursework import run_names
-from diffusion.experiment.presets import COLD, DDPM, GUIDED, LATENT
 from diffusion.experiment.recipe import Plan
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.experiment.weights import load_weights, save_weights
-from diffusion.files import shipped_weights
 from diffusion.laboratory.catalogue import catalogue
-from diffusion.laboratory.flags import SCORES, add_flags
+from diffusion.laboratory.families import FAMILIES, Family
 from diffusion.laboratory.judge import COLD_SAMPLERS, Judge, open_run
 from diffusion.laboratory.losses import codec_losses
-from diffusion.laboratory.options import Parser, one_of, output_directories, output_directory
 from diffusion.laboratory.run import Run
 
-EXAMPLES = """examples:
-  python src weights                            all of them: on two CPU cores an hour or more for most, days in all
-  python src weights --only default unet        two families
-  python src weights --table                    no training: write weights/README.md anew
-"""
 
-
-@dataclass(frozen=True)
-class Family:
-    """What one training gives: a weight file after each of these epochs, or one after so many steps."""
-
-    config: Config
-    epochs: tuple[int, ...] = ()
-    steps: int | None = None
-    samples: int = 1024  # of each seed
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Of its run, and of its files by {dataset} and {epoch}."""
-        return run_names(self.config) if self.epochs else (self.config.preset, f"{self.config.preset}.pth")
-
-    @property
-    def files(self) -> list[str]:
-        pattern = self.names[1].replace("{dataset}", self.config.dataset.lower())
-        return [pattern.format(epoch=epoch) for epoch in self.epochs or (None,)]
-
-
-EIGHTY, ROW, COL = (0, 20, 40, 60, 80), {"axis": "row"}, {"axis": "col"}
-FAMILIES = {  # in the order they are made
-    "default": Family(DDPM["default"], (*EIGHTY, 100)),
-    "default_28_row": Family(COLD["default_28"].replace(**ROW), EIGHTY),
-    "default_28_col": Family(COLD["default_28"].replace(**COL), EIGHTY),
-    "testing2": Family(DDPM["testing2"], EIGHTY),
-    "testing": Family(DDPM["testing"], EIGHTY),
-    "default_7_row": Family(COLD["default_7"].replace(**ROW), EIGHTY),
-    "default_7_col": Family(COLD["default_7"].replace(**COL), EIGHTY),
-    "light": Family(DDPM["light"], (80,)),
-    "more_capacity": Family(DDPM["more_capacity"], (80,)),
-    "more_capacity_row": Family(COLD["more_capacity"].replace(**ROW), (80,)),
-    "more_capacity_col": Family(COLD["more_capacity"].replace(**COL), (80,)),
-    "ddpm_unet": Family(DDPM["ddpm_unet"], (5,)),
-    "cold_unet_row": Family(COLD["cold_unet"].replace(**ROW), (8,)),
-    "cold_unet_col": Family(COLD["cold_unet"].replace(**COL), (12,)),
-    "unet": Family(GUIDED["unet"], steps=18_000, samples=10_000),
-    "unet_few": Family(GUIDED["unet_few"], steps=40_000, samples=10_000),
-    "unet_fashion": Family(GUIDED["unet_fashion"], steps=6000, samples=10_000),
-    **{name: Family(config, steps=20_000, samples=10_000) for name, config in LATENT.items()},
-}
-
-
-def parser() -> Parser:
-    p = Parser(__doc__, EXAMPLES, "weights")
-    family, families = one_of("family", FAMILIES), f"some of {', '.join(FAMILIES)} (default: all)"
-    p.add_argument("--only", nargs="+", type=family, default=list(FAMILIES), metavar="FAMILY", help=families)
-    into = "the folder of the finished files (default: weights/)"
-    p.add_argument("--into", type=output_directory, default=str(shipped_weights()), help=into)
-    p.add_argument("--rescore", action="store_true", help="train nothing; score the files that are there anew")
-    p.add_argument("--table", action="store_true", help="only write the folder's README.md anew")
-    resume = {"help": "understood, not needed: what was stopped goes on"}
-    out = {"type": output_directories("runs"), "help": "where runs/ is made"}
-    add_flags(p, "data-root", "out", "device", "resume", out=out, resume=resume)
-    add_flags(p, *SCORES)
-    p.set_defaults(eval_samples=None)  # the family's
-    return p
-
-
-def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
+def main(args: Namespace) -> None:
     for name in args.only if not args.table else ():
         family = FAMILIES[name]
         due = [file for file in family.files if (args.into / file).exists() == args.rescore]

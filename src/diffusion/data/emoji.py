@@ -38,7 +38,7 @@ ABOUT = About(
     "emoji",
     dict.fromkeys(SAMPLES, tuple(DIGESTS)),
     DIGESTS,
-    lambda *_: (torch.empty(0), torch.empty(0)),
+    "npm packages",
     tuple(fetch.npm("@".join(package.rsplit("-", 1)), unpack=False) for package in PACKAGES),
     "the packages {files} of the npm registry into {folder}",
 )

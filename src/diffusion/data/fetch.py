@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from torch import Tensor
-
 from diffusion.errors import UserError
 
 PATIENCE = 20  # seconds a silent server is waited for
@@ -35,7 +33,7 @@ class About:
     folder: str  # below root, where torchvision looks too
     files: dict[str, tuple[str, ...]]  # split -> the files it is read from
     digests: dict[str, str | None]  # file -> its sha256 or md5 when unpacked; None: its IDX header has to do
-    read: Callable[..., tuple[Tensor, Tensor]]  # (*a split's files) -> images, labels
+    format: str  # of those files, as `datasets` reads them
     sources: tuple[Source, ...]  # in the order they are tried
     by_hand: str  # what a person without a network has to do
 
@@ -111,11 +109,14 @@ def _packed(folder: Path) -> Callable[[Path, Path], object]:
     return lambda into, root: [(into / each.name).symlink_to(each.resolve()) for each in folder.glob("*.gz")]
 
 
-def torchvision(kind: type, *args: str, archive: str = "", md5: str = "") -> Source:
-    """torchvision's own download, unless its archive is below root already, where torchvision looks too."""
+def torchvision(kind: str, *args: str, archive: str = "", md5: str = "") -> Source:
+    """torchvision's own download of a set, unless its archive is below root already, where torchvision looks too."""
 
     def fetch(into: Path, root: Path) -> None:
-        if archive and is_whole(root / archive, getattr(kind, md5)):
+        from torchvision import datasets  # a second to import
+
+        dataset = getattr(datasets, kind)
+        if archive and is_whole(root / archive, getattr(dataset, md5)):
             (into / archive).parent.mkdir(parents=True, exist_ok=True)
             (into / archive).symlink_to((root / archive).resolve())
         elif archive and (root / archive).exists():
@@ -123,7 +124,7 @@ def torchvision(kind: type, *args: str, archive: str = "", md5: str = "") -> Sou
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(PATIENCE)  # torchvision sets no limit: a silent connection would hang
         try:
-            kind(into, *args, download=True)
+            dataset(into, *args, download=True)
         finally:
             socket.setdefaulttimeout(before)
 

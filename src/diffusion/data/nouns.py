@@ -31,7 +31,7 @@ ABOUT = About(
     "nouns",
     dict.fromkeys(SAMPLES, (FILE,)),
     {FILE: "beae1d83fec54131ab1eed8b49dc025c719b803309a9252f8d10158b015cd0ef"},
-    lambda *_: (torch.empty(0), torch.empty(0)),
+    "json",
     (fetch.npm("@noundry/nouns-assets@1.17.2"),),
     "dist/{files} of that package into {folder}",
 )

@@ -7,18 +7,18 @@ from pathlib import Path
 import torch
 
 from diffusion.data import datasets, digits, emoji, folder, nouns
-from diffusion.data.datasets import DATASETS, Dataset
+from diffusion.data.datasets import Dataset
+from diffusion.data.registry import NAMES
 from diffusion.errors import unknown
 from diffusion.precision import torch_defaults
 
-CAPTIONED: dict[str, Callable[..., Dataset]] = {  # load(split, root, samples); labels are words, classes the vocabulary
+LOADERS: dict[str, Callable[..., Dataset]] = {  # load(split, root, samples); labels are words, classes the vocabulary
     "digits": digits.load,
     "nouns": nouns.load,
     "emoji": emoji.load,
     "folder": folder.load_folder,
     "wikiart": folder.load_wikiart,
 }
-NAMES = (*DATASETS, *CAPTIONED)
 
 
 @torch_defaults()
@@ -35,9 +35,9 @@ def load(
     """
     if name not in NAMES:
         raise unknown("dataset", name, NAMES)
-    if name not in CAPTIONED:
+    if name not in LOADERS:
         return datasets.load(name, split, root, device)
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
-    data = CAPTIONED[name](split, Path(root), samples)
+    data = LOADERS[name](split, Path(root), samples)
     return replace(data, images=data.images.contiguous()).to(device)  # channels last: slower, and in bf16 other bits

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
@@ -115,6 +115,11 @@ class Config(SamplingSettings, TrainingSettings, NetworkSettings, ProcessSetting
 
 
 CONFIG = TypeAdapter(Config)
+
+
+def choices(setting: str) -> tuple[str, ...]:
+    """The words that a setting may be."""
+    return get_args(get_type_hints(Config)[setting])
 
 
 def checked(values: dict[str, Any]) -> Config:

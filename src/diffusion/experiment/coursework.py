@@ -13,22 +13,13 @@ import torch
 from torch import Tensor
 
 from diffusion.errors import UserError
-from diffusion.experiment.config import Config
+from diffusion.experiment.naming import NAME
 from diffusion.experiment.presets import COLD, DDPM, preset
 from diffusion.method.averaging import rank_of
 from diffusion.method.schedule import LinearBeta
 
-NAME = re.compile(r"(?:ddpm|custom)_mnist_(?P<epoch>\d+)_(?:(?P<axis>row|col)_)?(?P<preset>\w+)")
 MARK = "gt.frequencies"  # a key of every state dict of the coursework, and of no other
 ORDERS = {"row": "rows_t", "col": "cols_t"}  # axis -> where the file keeps the order of its lines
-
-
-def run_names(config: Config) -> tuple[str, str]:
-    """The coursework's name for the run of a preset, and for its weight files by {dataset} and {epoch}."""
-    if config.process == "averaging":
-        name = f"{config.axis}_{config.preset}"
-        return f"custom_{name}", f"custom_{{dataset}}_{{epoch}}_{name}.pth"
-    return f"DDPM_{config.preset}", f"ddpm_{{dataset}}_{{epoch}}_{config.preset}.pth"
 
 
 def plain_keys(state: dict[Any, Any]) -> dict[str, Any]:

@@ -1,20 +1,12 @@
-"""The samplers by name, their options, and what these make of an experiment: a loop, a process and its times."""
+"""The samplers by name, and the options of sampling. No torch here: command lines ask for this."""
 
-import copy
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from torch import Tensor
-
 from diffusion.errors import UserError, check_float, check_int, unknown
-from diffusion.experiment.build import Experiment
 from diffusion.experiment.config import MOST_STEPS
-from diffusion.method.process import Eta, Process, straight_eta
-from diffusion.method.sampler import heun, multistep, one_late, sample
 
-Loop = Callable[..., Iterator[Tensor]]
 Interval = tuple[float, float]
 ALWAYS: Interval = (0.0, 1.0)
 
@@ -22,7 +14,7 @@ ALWAYS: Interval = (0.0, 1.0)
 class SamplerSpec(NamedTuple):
     """A line of the table."""
 
-    loop: Loop
+    loop: str  # its function in method.sampler, as `sampling` knows it
     eta: float  # 0: nothing random but the start
     steps: int | None  # by default; None is T, and of pinned averages at least FEWEST
     grid: str | None = None  # of the times; None: even
@@ -34,19 +26,19 @@ FEWEST = 28  # steps of pinned averages: where there are few groups, each is vis
 
 SAMPLERS: dict[str, dict[str, SamplerSpec]] = {  # of each kind of process
     "gaussian": {
-        "ddpm": SamplerSpec(sample, 1.0, 100),  # Ho et al. (2020)
-        "ddim": SamplerSpec(sample, 0.0, 50),  # Song et al. (2021)
-        "heun": SamplerSpec(heun, 0.0, 10),  # Karras et al. (2022)
-        "dpm": SamplerSpec(multistep, 0.0, 20, "karras"),  # Lu et al. (2022)
-        "sde": SamplerSpec(multistep, 1.0, 20),  # its SDE form
-        "consistency": SamplerSpec(sample, inf, 4),  # Song et al. (2023), for networks that were distilled
+        "ddpm": SamplerSpec("sample", 1.0, 100),  # Ho et al. (2020)
+        "ddim": SamplerSpec("sample", 0.0, 50),  # Song et al. (2021)
+        "heun": SamplerSpec("heun", 0.0, 10),  # Karras et al. (2022)
+        "dpm": SamplerSpec("multistep", 0.0, 20, "karras"),  # Lu et al. (2022)
+        "sde": SamplerSpec("multistep", 1.0, 20),  # its SDE form
+        "consistency": SamplerSpec("sample", inf, 4),  # Song et al. (2023), for networks that were distilled
     },
     "averaging": {  # Bansal et al. (2022)
-        "alg2": SamplerSpec(sample, 0.0, None),
-        "alg1": SamplerSpec(sample, 1.0, None),
-        "pinned": SamplerSpec(sample, 1.0, None, pinned=True),  # ours
-        "coursework": SamplerSpec(one_late, 0.0, None, clip=False),  # its code, literally
-        "direct": SamplerSpec(sample, 1.0, 1),
+        "alg2": SamplerSpec("sample", 0.0, None),
+        "alg1": SamplerSpec("sample", 1.0, None),
+        "pinned": SamplerSpec("sample", 1.0, None, pinned=True),  # ours
+        "coursework": SamplerSpec("one_late", 0.0, None, clip=False),  # its code, literally
+        "direct": SamplerSpec("sample", 1.0, 1),
     },
 }
 NAMES = [name for known in SAMPLERS.values() for name in known]
@@ -88,62 +80,3 @@ class SamplingOptions:
 
 
 AS_SAVED = SamplingOptions()
-
-
-class Sampler(NamedTuple):
-    """A sampler at work: `loop(denoiser, process, x, times, noise, cond)` yields its states, x at times[0]."""
-
-    loop: Loop
-    process: Process
-    times: Tensor  # (steps + 1,) from 1, unless it begins later, down to 0
-
-    @property
-    def steps(self) -> int:
-        return len(self.times) - 1
-
-    @property
-    def nfe(self) -> int:
-        """Network calls a sample."""
-        return 2 * self.steps - 1 if self.loop is heun else self.steps
-
-
-def sampler_name(experiment: Experiment, options: SamplingOptions) -> str:
-    """The sampler that is meant; UserError if the experiment's process has none of that name."""
-    config, known = experiment.config, SAMPLERS[experiment.config.process]
-    name = options.sampler or ("sde" if options.diffusion is not None else config.sampler)
-    if name is None:  # noise in every degraded image is there to be drawn afresh
-        name = "pinned" if config.process == "averaging" and config.noise else next(iter(known))
-    if name not in known:
-        raise unknown("sampler", name, known)
-    return name
-
-
-def clips(experiment: Experiment, options: SamplingOptions) -> bool:
-    """Whether estimates of x_0 are clipped."""
-    return options.clip and SAMPLERS[experiment.config.process][sampler_name(experiment, options)].clip
-
-
-def build_sampler(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Sampler:
-    """What the options make of an experiment; UserError for a sampler or a number of steps that its process has not."""
-    config, name, steps = experiment.config, sampler_name(experiment, options), options.steps
-    if options.sampler is None and steps is None:
-        steps = config.sampler_steps
-    spec, process = SAMPLERS[config.process][name], copy.copy(experiment.process)
-    # Only ddpm has a choice of variance: the others are exact for the posterior's.
-    variance = options.variance or config.variance if name == "ddpm" else "posterior"
-    eta = spec.eta if options.diffusion is None else _diffusion_eta(experiment, name, options.diffusion)
-    vars(process).update(eta=eta, pinned=spec.pinned, variance=variance)  # each process reads its own of these
-    most = process.timesteps or 1000
-    if steps is None:
-        steps = max(most, FEWEST) if spec.pinned else min(spec.steps or most, most)
-    grid = [spec.grid] if spec.grid else []
-    times = process.times(check_int("steps", steps, 1, process.most_steps), *grid)
-    return Sampler(spec.loop, process, times[check_int("begin", options.begin, 0, len(times) - 2) :])
-
-
-def _diffusion_eta(experiment: Experiment, name: str, diffusion: float) -> Eta:
-    if experiment.config.process != "gaussian" or experiment.config.schedule != "rectified":
-        raise UserError("a diffusion is of a flow on straight lines: these weights have another schedule")
-    if name not in ("sde", "ddpm"):
-        raise UserError(f"a diffusion goes by sde or ddpm, not by {name!r}")
-    return straight_eta(diffusion)

@@ -14,6 +14,7 @@ from diffusion.errors import Failure, UserError
 from diffusion.experiment import coursework
 from diffusion.experiment.build import Experiment, build
 from diffusion.experiment.config import Config, checked
+from diffusion.experiment.naming import NAME
 from diffusion.method.averaging import Averaging
 from diffusion.method.codec import Codec, Latents
 
@@ -159,7 +160,7 @@ def weight_names(folders: Iterable[Path]) -> dict[str, list[Path]]:
     """Weight files of denoisers by all their names; of equal names in one folder the longest training."""
     names: dict[str, list[Path]] = {}
     for folder in {folder.resolve(): folder for folder in folders}.values():
-        matches = [(path, coursework.NAME.fullmatch(path.stem)) for path in sorted(folder.glob("*.pth"))]
+        matches = [(path, NAME.fullmatch(path.stem)) for path in sorted(folder.glob("*.pth"))]
         short: dict[str, Path] = {}
         for path, match in sorted(matches, key=lambda each: int(each[1]["epoch"]) if each[1] else 0):
             if match:

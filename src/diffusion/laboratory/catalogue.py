@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion import files
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.coursework import NAME
+from diffusion.experiment.naming import NAME
 from diffusion.experiment.weights import load_weights
 from diffusion.laboratory.judge import COLD_SAMPLERS
 

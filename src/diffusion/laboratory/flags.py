@@ -5,15 +5,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diffusion.data.datasets import DATASETS
+from diffusion.data.registry import DATASETS
+from diffusion.experiment.config import choices
 from diffusion.experiment.presets import COLD, DDPM
 from diffusion.experiment.samplers import FEWEST, NAMES, SAMPLERS
 from diffusion.laboratory.options import directory, number, one_of, output_directories, output_directory, path
-from diffusion.method.averaging import ORDERS
-from diffusion.method.denoiser import LOSSES
-from diffusion.metrics.features import CLASSIFIERS
+from diffusion.metrics.classifiers import CLASSIFIERS
 
 CHANGEABLE = ("dataset", "lr", "batch_size", "precision", "seed", "axis", "order", "noise", "loss")  # by options
+ORDERS = choices("order")
 FEATURES = ("auto", *CLASSIFIERS, "inception")
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ ROWS: dict[str, tuple] = {  # type, help and default
     "precision": (one_of("precision", ["bf16", "fp32"]), "bf16 or fp32 (default: bf16 where the hardware has it)"),
     "noise": (number(float, 0, 10), "on averaged images, in units of x (default: the preset's; the coursework's: 0)"),
     "order": (one_of("order", ORDERS), f"of averaged lines: {', '.join(ORDERS)} (default: random)"),
-    "loss": (one_of("loss", LOSSES), "l2 or l1 (default: l2)"),
+    "loss": (one_of("loss", choices("loss")), "l2 or l1 (default: l2)"),
     "eval-every": (number(int, 1), "epochs between two scores", 1),
 }
 FLAGS: dict[str, dict[str, Any]] = {name: dict(zip(("type", "help", "default"), row)) for name, row in ROWS.items()}

@@ -5,35 +5,21 @@ from argparse import Namespace
 
 from torch import Tensor
 
-from diffusion.api.generation import guided_denoiser
-from diffusion.data.datasets import DATASETS, Dataset
-from diffusion.errors import UserError, unknown
-from diffusion.experiment.build import Experiment
+from diffusion.data.datasets import Dataset
+from diffusion.errors import UserError
 from diffusion.experiment.config import Config
-from diffusion.experiment.samplers import AS_SAVED, Sampler, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import AS_SAVED, SamplingOptions
 from diffusion.files import shipped_weights
+from diffusion.laboratory.checks import check_sampling
 from diffusion.laboratory.flags import RunOptions, options_of
 from diffusion.laboratory.progress import track
 from diffusion.laboratory.run import Run, Stream
-from diffusion.metrics.features import Extractor, extractor_for, find_classifier
+from diffusion.metrics.classifiers import check_features
+from diffusion.metrics.features import Extractor, extractor_for
 from diffusion.metrics.likeness import Likeness, agreement, likeness
 from diffusion.metrics.scores import Reference, Scores, floor, score
 
 COLD_SAMPLERS = ("direct", "alg1", "alg2", "pinned")  # compared on fully averaged test images
-
-
-def check_features(features: str, dataset: str, labels: bool = False) -> None:
-    """Raise UserError if nothing here can score that data set, or tell its `labels`: now, not when it is downloaded."""
-    if dataset not in DATASETS:
-        raise unknown("dataset", dataset, DATASETS)
-    if features == "auto" or (labels and features == "inception"):
-        find_classifier(dataset, shipped_weights())
-
-
-def check_sampling(experiment: Experiment, options: SamplingOptions) -> Sampler:
-    """The sampler; UserError for impossible steps or a scale without labels: now, not after an epoch."""
-    guided_denoiser(experiment, options)
-    return build_sampler(experiment, options)
 
 
 def open_reference(options: RunOptions, data: Dataset, show: bool = True) -> Reference:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from diffusion import files
 from diffusion.errors import Failure, UserError, is_out_of_memory, unknown
 from diffusion.laboratory.stopping import Stopped
 
@@ -129,7 +130,7 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
 
 def path(text: str) -> Path:
     """An argparse type: a path, in which ~ is the home folder, whatever the shell made of it."""
-    return Path(os.path.expanduser(text))  # as files.expand, without torch
+    return files.expand(text)
 
 
 def directory(text: str) -> Path:

@@ -19,13 +19,14 @@ from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import Plan
-from diffusion.experiment.samplers import AS_SAVED, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import AS_SAVED, SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.experiment.weights import begin_from_teacher, open_codec, save_weights, weight_folders
 from diffusion.laboratory.budget import Budget
-from diffusion.laboratory.device import open_accelerator
 from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.folder import Folder
 from diffusion.laboratory.latents import encoded
+from diffusion.laboratory.launch import open_accelerator
 from diffusion.laboratory.progress import progress_bar, track
 from diffusion.laboratory.settings import check_data, describe_captions, describe_differences, resolve_config
 from diffusion.laboratory.stopping import Stopped, on_stop

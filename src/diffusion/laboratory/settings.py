@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from diffusion.data.datasets import DATASETS, Dataset
-from diffusion.data.sources import CAPTIONED, NAMES
+from diffusion.data.datasets import Dataset
+from diffusion.data.registry import CAPTIONED, DATASETS, NAMES
 from diffusion.errors import UserError, unknown
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import SETTINGS

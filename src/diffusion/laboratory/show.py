@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from diffusion import figures
-from diffusion.experiment.samplers import SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.sampling import build_sampler
 from diffusion.laboratory.judge import Judge
 from diffusion.laboratory.run import Run
 from diffusion.metrics.likeness import Likeness

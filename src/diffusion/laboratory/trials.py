@@ -14,8 +14,8 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from diffusion.errors import Failure, UserError
+from diffusion.laboratory.heartbeat import BEAT, GRACE
 
-BEAT, GRACE = 10, 60  # seconds between two signs of life of a worker; silent for longer, it is taken for dead
 # Options that change no result, or only add trials; the others have to stay as they were when the sweep began.
 FREE = {"presets", "seeds", "trials", "name", "storage", "out", "data_root", "device", "resume"}
 FREE |= {"save_every", "eval_every", "inception_weights"}

@@ -9,16 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from diffusion import files
-from diffusion.data.datasets import DATASETS
-from diffusion.errors import UserError, check_int, unknown
+from diffusion.errors import UserError, check_int
 from diffusion.method.arrays import as_images, check_pixels
+from diffusion.metrics.classifiers import find_classifier
 from diffusion.networks import classifier
 from diffusion.precision import torch_defaults
-
-CLASSIFIERS = {"mnist": "MNIST", "fashion": "FashionMNIST"}  # short names of those in weights/
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"  # pytorch-fid's name; torch-fidelity has the same bytes as:
 INCEPTION_CACHE = "weights-inception-2015-12-05-6726825d.pth"
@@ -80,18 +77,6 @@ def extractor_for(
     return _classifier(files.expand(name) if name.endswith(".pth") else find_classifier(name, weights), device)
 
 
-def find_classifier(name: str, weights: str | Path = "weights") -> Path:
-    """The file of a data set's classifier; UserError if there is none."""
-    dataset = CLASSIFIERS.get(name, name)
-    if dataset not in DATASETS:
-        raise unknown("features", name, [*DATASETS, *CLASSIFIERS, "inception", "a classifier's .pth"])
-    path = files.expand(weights) / f"classifier_{dataset}.pth"
-    if not path.is_file():
-        train = f"`python src train-classifier --dataset {dataset}`"
-        raise UserError(f"{dataset} is measured with {str(path)!r}, which is not there: {train} makes it")
-    return path
-
-
 def _classifier(path: Path, device: str | torch.device) -> Extractor:
     network, facts = classifier.load(path)
     network.to(device)
@@ -106,7 +91,11 @@ def _classifier(path: Path, device: str | torch.device) -> Extractor:
 
 def gather(part: Tensor) -> Tensor:
     """The parts (N, …) of all processes, in their order; N may differ."""
-    return torch.cat(gather_all_tensors(part)) if distributed.is_initialized() else part
+    if not distributed.is_initialized():
+        return part
+    from torchmetrics.utilities.distributed import gather_all_tensors  # a second to import
+
+    return torch.cat(gather_all_tensors(part))
 
 
 def _inception(path: Path, device: str | torch.device) -> Extractor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from diffusion.api.generation import guidance_scale
 from diffusion.api.model import Model
 from diffusion.errors import UserError, unknown
-from diffusion.experiment.samplers import AS_SAVED, SAMPLERS, build_sampler, sampler_name
+from diffusion.experiment.samplers import AS_SAVED, SAMPLERS
+from diffusion.experiment.sampling import build_sampler, sampler_name
 from diffusion.experiment.weights import find_weights, load_weights, weight_folders, weight_names
 from diffusion.files import shipped_weights
 from diffusion.networks import classifier

@@ -2,7 +2,7 @@
 
 import re
 
-from diffusion.data.datasets import DATASETS
+from diffusion.data.registry import DATASETS
 from diffusion.errors import UserError, unknown
 from diffusion.experiment.config import Config
 

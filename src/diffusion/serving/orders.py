@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diffusion.api.generation import guided_denoiser
 from diffusion.errors import unknown
-from diffusion.experiment.samplers import ALWAYS, AS_SAVED, SAMPLERS, SamplingOptions, sampler_name
+from diffusion.experiment.samplers import ALWAYS, AS_SAVED, SAMPLERS, SamplingOptions
+from diffusion.experiment.sampling import sampler_name
 from diffusion.serving import conditions
 from diffusion.serving.catalogue import Catalogue, Served
 from diffusion.serving.problems import Problem, at

@@ -12,7 +12,8 @@ from diffusion.api.checks import check_gaussian
 from diffusion.api.editor import Editor, inpainting_sampler, variation_sampler
 from diffusion.api.generation import guidance_scale, guided_denoiser, trajectory
 from diffusion.experiment.build import Experiment
-from diffusion.experiment.samplers import Sampler, SamplingOptions, build_sampler
+from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.sampling import Sampler, build_sampler
 from diffusion.method.denoiser import Cond, Denoise
 from diffusion.method.sampler import last
 

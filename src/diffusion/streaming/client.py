@@ -15,10 +15,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from diffusion.errors import Failure, UserError
 from diffusion.streaming import protocol
+from diffusion.streaming.door import TOKEN, is_loopback
 from diffusion.streaming.protocol import About, Damaged, Get, Refused
-from diffusion.streaming.server import is_loopback
 
-TOKEN = "STREAM_TOKEN"  # the environment variable with the server's token
 SHORTEST, LONGEST = 0.05, 5.0  # seconds between two tries, at first and at last
 LOST = (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, Damaged)  # after these it is worth to try again
 FIRST = 10.0  # seconds for which a server is waited for that was never there

@@ -16,7 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from diffusion.data import captions
-from diffusion.data.datasets import DATASETS, Dataset
+from diffusion.data.datasets import Dataset
+from diffusion.data.registry import DATASETS
 from diffusion.errors import Failure, UserError, unknown
 from diffusion.streaming.eir import VERSION, decode
 from diffusion.streaming.protocol import MOST_BYTES, Refused, hear, say

@@ -5,7 +5,6 @@ import contextlib
 import hmac
 from collections.abc import Callable
 from http import HTTPStatus
-from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -15,10 +14,9 @@ from websockets.http11 import Request, Response
 from diffusion.data.datasets import Dataset
 from diffusion.errors import UserError
 from diffusion.streaming import protocol
+from diffusion.streaming.door import CLIENTS, check_door
 from diffusion.streaming.eir import Session
 from diffusion.streaming.protocol import Refused
-
-CLIENTS = 64  # connections at a time
 
 Served = dict[str, dict[str, Dataset]]  # name -> split -> data, on the CPU
 
@@ -126,18 +124,3 @@ class Server:
                 except TimeoutError:
                     connection.transport.abort()
                     return
-
-
-def check_door(host: str, token: str | None) -> None:
-    """UserError if other machines could come in without a token, or for one that is soon guessed."""
-    if not is_loopback(host) and not token:
-        raise UserError(f"--host {host} lets other machines in: give a --token that they have to send")
-    if token and len(token) < 8:
-        raise UserError("a token has at least 8 characters: it is all that keeps others out")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host."""
-    with contextlib.suppress(ValueError):
-        return ip_address(host.strip("[]")).is_loopback
-    return host == "localhost"
