@@ -6,6 +6,7 @@ import pytest
 import torch
 from oracles import Counting, Impulses, M, S, flow, gaussian, law, log_snr_times, noise
 
+from diffusion.experiment import sampling
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.samplers import SAMPLERS, SamplingOptions
@@ -38,7 +39,7 @@ def law_of(name, schedule, steps):
     loop, eta = SAMPLERS["gaussian"][name][:2]
     process, impulses = Gaussian(schedule, eta), Impulses()
     x = process.prior(torch.empty(steps + 3, 1, 1, 1, dtype=torch.float64), impulses)
-    return law(last(loop(gaussian(schedule), process, x, process.times(steps), impulses)))
+    return law(last(sampling.LOOPS[loop](gaussian(schedule), process, x, process.times(steps), impulses)))
 
 
 # --- Order ---
