@@ -3,7 +3,8 @@
   python benchmarks/start.py                              five rounds; each starts every command once, torch first
   python benchmarks/start.py --against ../older_checkout  another checkout's commands in the same rounds
 
-A busy machine stretches all of them: the ratios are of processor time (user and system) within a round.
+Ctrl-C ends it after the rounds that are whole. A busy machine stretches all of them: the ratios are of processor time
+(user and system) within a round.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 TORCH = ("-c", "import torch")
 COMMANDS = {
-    "generate --weights unet --count 1": ("src", "generate", "--weights", "unet", "--count", "1", "--out", "{out}"),
-    "--help": ("src", "--help"),
-    "generate --help": ("src", "generate", "--help"),
-    "train --help": ("src", "train", "--help"),
-    "serve --help": ("src", "serve", "--help"),
-    "part_1.py --help": ("src/part_1.py", "--help"),
+    "sample": ("src", "generate", "--weights", "unet", "--count", "1"),
+    "modes": ("src", "--help"),
+    "generate": ("src", "generate", "--help"),
+    "train": ("src", "train", "--help"),
+    "serve": ("src", "serve", "--help"),
+    "part_1": ("src/part_1.py", "--help"),
 }
 
 
@@ -49,45 +50,49 @@ def start(words, folder):
     return Cost(seconds, used.ru_utime + used.ru_stime)
 
 
-def measure(folders, rounds, out):
-    """Yield name, checkout, and the costs of the command and of torch in every round."""
-    cases = [(name, folder) for folder in folders for name in COMMANDS]
-    words = {name: [word.format(out=out) for word in command] for name, command in COMMANDS.items()}
-    for name, folder in [*cases, (None, ROOT)]:  # the first start compiles, and reads from the disk
-        start(words.get(name, TORCH), folder)
-    torch, costs = [], {case: [] for case in cases}
-    for i in range(rounds):
-        print(f"round {i + 1} of {rounds}", file=sys.stderr, flush=True)
-        torch.append(start(TORCH, ROOT))
-        for name, folder in cases:
-            costs[name, folder].append(start(words[name], folder))
-    yield "import torch", ROOT, torch, torch
-    for (name, folder), found in costs.items():
-        yield name, folder, found, torch
+def measure(cases, rounds):
+    """The costs of every case (words, folder), by round; fewer rounds after Ctrl-C."""
+    for case in cases:  # the first start compiles, and reads from the disk
+        start(*case)
+    found = []
+    try:
+        for i in range(rounds):
+            print(f"round {i + 1} of {rounds}", file=sys.stderr, flush=True)
+            found.append([start(*case) for case in cases])
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="medians over so many (default: 5)")
     parser.add_argument("--against", type=Path, help="the folder of another checkout")
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS), help="only these")
     parser.add_argument("--record", type=Path, help="append the lines to this file, one JSON object each")
     args = parser.parse_args()
-    folders = [ROOT, *([args.against.resolve()] if args.against else [])]
+    folders = {"this": ROOT} | ({"other": args.against.resolve()} if args.against else {})
+    names = [("torch", "this"), *((name, which) for which in folders for name in args.commands)]
+    with tempfile.TemporaryDirectory() as out:
+        more = {"sample": ("--out", f"{out}/x.png")}
+        words = {"torch": TORCH} | {name: (*each, *more.get(name, ())) for name, each in COMMANDS.items()}
+        found = measure([(words[name], folders[which]) for name, which in names], args.rounds)
+    if not found:
+        raise SystemExit("no round is whole")
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    print(f"{machine}; medians over {args.rounds} rounds\n")
-    print(f"{'command':<36}{'checkout':<12}{'seconds':>9}{'of processor':>14}{'× import torch':>16}")
+    print(f"{machine}; medians over {len(found)} rounds\n")
+    print(f"{'command':<48}{'checkout':<10}{'seconds':>9}{'of processor':>14}{'× import torch':>16}")
     records = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, checkout, costs, torch in measure(folders, args.rounds, f"{folder}/sample.png"):
-            seconds, cpu = (statistics.median(column) for column in zip(*costs))
-            ratio = statistics.median(cost.cpu / base.cpu for cost, base in zip(costs, torch))
-            which = "this" if checkout == ROOT else "other"
-            print(f"{name:<36}{which:<12}{seconds:>9.2f}{cpu:>14.2f}{ratio:>16.2f}", flush=True)
-            records.append({"command": name, "checkout": which, "seconds": seconds, "cpu": cpu, "ratio": ratio})
+    for (name, which), costs in zip(names, zip(*found)):
+        seconds, cpu = (statistics.median(column) for column in zip(*costs))
+        ratio = statistics.median(cost.cpu / each[0].cpu for cost, each in zip(costs, found))
+        command = "import torch" if name == "torch" else " ".join(("python", *COMMANDS[name]))
+        print(f"{command:<48}{which:<10}{seconds:>9.2f}{cpu:>14.2f}{ratio:>16.2f}")
+        about = {"rounds": len(found), "machine": machine}
+        records.append({"command": command, "checkout": which, "seconds": seconds, "cpu": cpu, "ratio": ratio} | about)
     if args.record:
-        about = {"rounds": args.rounds, "machine": machine}
         with open(args.record, "a") as file:
-            file.writelines(json.dumps(record | about) + "\n" for record in records)
+            file.writelines(json.dumps(record) + "\n" for record in records)
         print(f"\nappended to {args.record}")
 
 
