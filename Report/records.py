@@ -173,15 +173,6 @@ def bayes() -> Groups:
     return [[row] for row in rows]
 
 
-def start() -> Groups:
-    """What each command costs before it does anything, and what it cost in the older checkout of the same rounds."""
-    found = {(r["checkout"], r["command"]): r for r in read("start")}
-    torch = found.pop(("this", "import torch"))["cpu"]
-    before = {command: r for (checkout, command), r in found.items() if checkout == "other"}
-    own = lambda r: {"torch": torch, "before": before[r["command"]]["ratio"], "cpu_before": before[r["command"]]["cpu"]}
-    return [[r | own(r)] for (checkout, _), r in found.items() if checkout == "this"]
-
-
 def five_minutes() -> Groups:
     return grouped((r | {"name": PEERS.get(r["row"], r["row"])} for r in read("time_to_quality")), "row")
 

@@ -29,7 +29,6 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "guidance": partial(records.evaluations, "guidance", "guidance_scale"),
     "samplers": records.samplers,
     "convergence": partial(records.samplers, "convergence"),
-    "start": records.start,
     "five_minutes": records.five_minutes,
     "obedience": records.obedience,
     "latents": records.latents,
