@@ -24,6 +24,8 @@ from diffusion.data import datasets as data
 from diffusion.data import fetch
 from diffusion.data.batches import batches, steps_per_epoch
 from diffusion.data.datasets import Dataset, load
+from diffusion.data.registry import CAPTIONED
+from diffusion.data.sources import LOADERS
 from diffusion.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -210,6 +212,11 @@ def test_a_failing_program_says_its_first_line_and_one_that_is_absent_its_name(t
 def test_an_unknown_name_or_split_is_answered_with_the_nearest(tmp_path, name, split, hint):
     with pytest.raises(UserError, match=f"did you mean {hint}"):
         load(name, split, tmp_path)
+
+
+def test_all_that_the_registry_names_can_be_read():
+    assert tuple(LOADERS) == CAPTIONED
+    assert {about.format for about in data.DATASETS.values()} == set(data.READERS)
 
 
 # --- The other archives ---

@@ -88,7 +88,7 @@ def load(path: Path) -> Any:
 
 @cache
 def _numbers_of_numpy() -> list[Any]:
-    """What people save beside their weights is rebuilt from; an array of Python objects is no plain data."""
+    """What numbers and arrays of numpy, which people save beside their weights, are rebuilt with: plain data."""
     import numpy as np
 
     rebuild = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.ones(1).__reduce__()[0]}
