@@ -46,6 +46,8 @@ MISTAKES = [
     ("train", "--preset", "unet", "--steps", "1", "--train.rate=1"),
     ("train", "--config", "configs/no_such_file.yaml"),
     ("sweep", "--presets", "light", "--trials", "3"),
+    ("serve", "--host", "0.0.0.0"),
+    ("stream", "--host", "0.0.0.0"),
     ("no-such-mode",),
 ]
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.options import Parser, number, path
-from diffusion.serving.settings import Settings
+from diffusion.serving.settings import Settings, read_settings
 
 EXAMPLES = """examples:
   python src serve                                              all shipped models, for this machine alone
@@ -25,7 +25,7 @@ LIMITS = {
 }
 
 
-def read(argv: list[str] | None = None) -> Namespace:
+def parser() -> Parser:
     p = Parser(__doc__, EXAMPLES, "serve")
     p.add_argument("--config", type=path, help="a YAML file of these settings, as configs/serve.yaml")
     weights = "weight files, or names of such (default: all that are shipped)"
@@ -44,4 +44,10 @@ def read(argv: list[str] | None = None) -> Namespace:
     add_flags(
         p, "device", device={"default": None, "help": "auto, cpu or cuda (default: auto, the GPU if there is one)"}
     )
-    return p.parse_args(argv)
+    return p
+
+
+def read(argv: list[str] | None = None) -> Namespace:
+    """`replicas`, and the `settings` of the file and the options; UserError for those that leave a door open."""
+    given = {name: value for name, value in vars(parser().parse_args(argv)).items() if value is not None}
+    return Namespace(replicas=given.pop("replicas"), settings=read_settings(given.pop("config", None), given))

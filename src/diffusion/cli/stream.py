@@ -1,11 +1,12 @@
 """Serve pictures and their captions over a WebSocket: to `train --stream`, and to EIR's clients."""
 
+import os
 from argparse import Namespace
 
 from diffusion.data.registry import CAPTIONED, NAMES
 from diffusion.laboratory.flags import add_flags
 from diffusion.laboratory.options import Parser, number, one_of, output_directory
-from diffusion.streaming.door import CLIENTS, TOKEN
+from diffusion.streaming.door import CLIENTS, TOKEN, check_door
 
 EXAMPLES = f"""examples:
   python src stream --dataset digits --samples 100000                  captioned digits, until Ctrl-C
@@ -33,4 +34,7 @@ def read(argv: list[str] | None = None) -> Namespace:
     p.add_argument("--shards", type=number(int, 1, 100_000), default=16, help="of each split; processes divide them")
     seed = {"help": "of the order in shards and in version 1.0; clients of version 2.0 say theirs"}
     add_flags(p, "seed", "data-root", seed=seed)
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    args.token = args.token or os.environ.get(TOKEN)
+    check_door(args.host, args.token)
+    return args

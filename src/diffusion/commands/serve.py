@@ -9,18 +9,16 @@ from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
 from diffusion.serving.application import create
 from diffusion.serving.server import Server
-from diffusion.serving.settings import Settings, read_settings
+from diffusion.serving.settings import Settings
 
 
 def main(args: Namespace) -> int | None:
-    given = vars(args)
-    replicas = given.pop("replicas")
-    settings = read_settings(given.pop("config"), {name: value for name, value in given.items() if value is not None})
+    settings = args.settings
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("diffusion.serving").setLevel(logging.INFO)
     device = open_device(settings.device)
-    if replicas > 1:
-        run_cluster(settings, device, replicas)
+    if args.replicas > 1:
+        run_cluster(settings, device, args.replicas)
         return 0
     server = Server(create(settings, device), settings.host, settings.port, tell)
     server.run()

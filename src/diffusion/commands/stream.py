@@ -2,21 +2,17 @@
 
 import asyncio
 import math
-import os
 from argparse import Namespace
 
 from diffusion.data.sources import load
 from diffusion.laboratory.progress import progress_bar
 from diffusion.laboratory.stopping import on_stop
-from diffusion.streaming.door import TOKEN, check_door
 from diffusion.streaming.server import Served, Server
 
 SHOWN = 0.5  # seconds between two looks at how much was served
 
 
 def main(args: Namespace) -> None:
-    token = args.token or os.environ.get(TOKEN)
-    check_door(args.host, token)
     served: Served = {}
     for name in dict.fromkeys(args.dataset):
         print(f"reading {name}", flush=True)
@@ -24,7 +20,7 @@ def main(args: Namespace) -> None:
         served[name] = {"train": train, "test": load(name, "test", args.data_root)}
     if args.write_shards:
         return write_shards(served, args)
-    server = Server(served, token=token, seed=args.seed, clients=args.clients)
+    server = Server(served, token=args.token, seed=args.seed, clients=args.clients)
     asyncio.run(serve(server, args))
     print(f"\nserved {server.samples:,} samples")
 
