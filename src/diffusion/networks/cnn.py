@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class FastSELU(torch.autograd.Function):
@@ -40,9 +41,20 @@ class SELU(nn.Module):
 ACTIVATIONS = {"gelu": nn.GELU, "selu": SELU, "silu": nn.SiLU, "relu": nn.ReLU}
 
 
+class LayerNorm(nn.LayerNorm):
+    """torch's, over all of an image (C, H, W), in whichever order its numbers lie: torch's own would reorder them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_contiguous():
+            return super().forward(x)
+        last = lambda each: each.movedim(-3, -1)  # (…, C, H, W) -> (…, H, W, C)
+        weight, bias = last(self.weight), last(self.bias)
+        return F.layer_norm(last(x), weight.shape, weight, bias, self.eps).movedim(-1, -3)
+
+
 def block(inside: int, outside: int, size: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
     """A 7×7 convolution, layer norm over the whole image, activation."""
-    layers = nn.Conv2d(inside, outside, 7, padding=3), nn.LayerNorm((outside, *size)), activation()
+    layers = nn.Conv2d(inside, outside, 7, padding=3), LayerNorm((outside, *size)), activation()
     return nn.Sequential(OrderedDict(net=nn.Sequential(*layers)))
 
 
@@ -67,6 +79,8 @@ class CNN(nn.Module):
         angle = t.float()[:, None] * self.frequencies  # (B, F)
         time = self.time_embed(torch.cat([angle.sin(), angle.cos() - 1], dim=1))  # (B, hidden[0])
         x = self.blocks[0](x) + time[:, :, None, None]
+        if x.device.type == "cpu" and (x.dtype == torch.float32 or torch.is_grad_enabled()):
+            x = x.contiguous(memory_format=torch.channels_last)  # a fifth faster; to sample in bfloat16 gains nothing
         for layer in self.blocks[1:]:
             x = layer(x)
         return x
