@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from diffusion.method.denoiser import Denoiser
-from diffusion.networks.cnn import CNN, SELU
-from diffusion.networks.unet import Attention, UNet
+from diffusion.networks.cnn import CNN, SELU, LayerNorm
+from diffusion.networks.unet import Attention, GroupNorm, UNet
 
 
 def test_selu_and_its_gradient_are_torchs():
@@ -67,3 +67,69 @@ def test_bf16_is_used_only_where_the_processor_has_it(monkeypatch, units):
     assert answer.dtype == torch.float32
     assert torch.equal(answer, exact) is not units
     torch.testing.assert_close(answer, exact, atol=0.05, rtol=0.05)
+
+
+def test_the_layer_norm_is_torchs_in_either_layout():
+    torch.manual_seed(0)
+    ours, torchs = LayerNorm((4, 6, 5)), torch.nn.LayerNorm((4, 6, 5))
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, 6, 5)
+    turned = x.contiguous(memory_format=torch.channels_last)
+    answers = ours(turned), torchs(x)
+    assert answers[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(*answers)
+    for layer, answer in zip((ours, torchs), answers):
+        answer.square().sum().backward()
+        layer.found = [parameter.grad for parameter in layer.parameters()]
+    torch.testing.assert_close(ours.found, torchs.found)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_group_norm_of_sampling_in_bf16_is_torchs(layout, spread):
+    torch.manual_seed(0)
+    norm = GroupNorm(4, 16)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = (3 + spread * torch.randn(5, 16, 7, 7)).bfloat16().contiguous(memory_format=layout)
+    scale, shift = torch.randn(2, 5, 16).bfloat16()
+    ours = norm(x, scale, shift), norm(x)
+    plain = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double())
+    scaled = plain * (1 + scale.double()[:, :, None, None]) + shift.double()[:, :, None, None]
+    torch.testing.assert_close([each.double() for each in ours], [scaled, plain], atol=1e-3, rtol=1e-4)
+
+
+def lively(network):
+    """Weights that say something: an untrained network's answer is 0."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return network
+
+
+@pytest.mark.parametrize("network", [UNet((1, 28, 28), (8, 16), classes=3), CNN((1, 28, 28), (4, 8, 4))])
+def test_a_network_answers_the_same_to_the_bit_whether_gradients_are_wanted(network):
+    x, t = torch.randn(5, 1, 28, 28), torch.rand(5)
+    answer = lively(network)(x, t)
+    with torch.no_grad():
+        assert torch.equal(network(x, t), answer)
+
+
+@torch.no_grad()
+def test_a_denoiser_for_sampling_rounds_its_weights_once_and_not_those_that_train(monkeypatch):
+    monkeypatch.setattr("diffusion.method.denoiser.computes_bf16", lambda device: True)
+    network, x, t = lively(UNet((1, 28, 28), (16, 32), classes=3)), torch.randn(8, 1, 28, 28), torch.rand(8)
+    labels, exact = torch.arange(8) % 3, Denoiser(network)
+    assert exact.for_sampling() is exact
+    cast = Denoiser(network, bf16=True)
+    kept = cast.for_sampling()
+    assert kept.network.down[0].second[1].weight.dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    truth = exact(x, t, labels)
+    errors = [(each(x, t, labels) - truth).square().mean().sqrt() / truth.std() for each in (kept, cast)]
+    assert 0 < errors[0] < 0.03
+    assert errors[0] < 1.5 * errors[1]  # torch has rounded the same weights in every call

@@ -16,7 +16,7 @@ from diffusion.api.checks import (
     check_result,
     optional_labels,
 )
-from diffusion.api.generation import MakeDenoiser, guided_denoiser, image_noise
+from diffusion.api.generation import MakeDenoiser, image_noise, sampling_denoiser
 from diffusion.errors import UserError, check_float, check_int
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import ALWAYS, Interval, SamplingOptions
@@ -56,7 +56,7 @@ class Editor:
     Its noise is independent of that of sampling: what was sampled from a seed can be edited with the same seed.
     """
 
-    def __init__(self, experiment: Experiment, make_denoiser: MakeDenoiser = guided_denoiser):
+    def __init__(self, experiment: Experiment, make_denoiser: MakeDenoiser = sampling_denoiser):
         self.experiment, self.make_denoiser = experiment, make_denoiser
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """Samples of an experiment: all states from noise to image, and the finished images."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -36,6 +37,11 @@ def guided_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED)
     return Clipped(denoiser, experiment.codec.low, experiment.codec.high) if clips(experiment, options) else denoiser
 
 
+def sampling_denoiser(experiment: Experiment, options: SamplingOptions = AS_SAVED) -> Denoise:
+    """The same for many calls without gradients: weights are cast once."""
+    return guided_denoiser(replace(experiment, denoiser=experiment.denoiser.for_sampling()), options)
+
+
 MakeDenoiser = Callable[[Experiment, SamplingOptions], Denoise]  # guided_denoiser, or what wraps its denoiser
 
 
@@ -47,7 +53,7 @@ def trajectory(
     seed: int | Tensor = 0,
     labels: Label = None,
     originals: Tensor | None = None,
-    make_denoiser: MakeDenoiser = guided_denoiser,
+    make_denoiser: MakeDenoiser = sampling_denoiser,
     decode: bool = True,
 ) -> Iterator[Tensor]:
     """Every state, from x_1 down to x_0, of the samples `index` (B,): images (B, C, H, W) in [0, 1].
@@ -97,10 +103,12 @@ def generate(
     small = index.device.type != "cpu" or prod(experiment.codec.shape) < 100
     usual = 1024 if small else 128
     batch_size = usual if batch_size is None else check_int("batch_size", batch_size, 1)
+    denoiser = sampling_denoiser(experiment, options)
     for first in range(0, len(index), batch_size):
         part = slice(first, first + batch_size)
         given: dict[str, Any] = {"labels": None if cond is None else cond[part]}
         given["originals"] = None if originals is None else originals[part]
+        given["make_denoiser"] = lambda *_: denoiser
         for x in trajectory(experiment, index[part], options, seed=seed, decode=False, **given):
             tick(len(x))
         parts.append(experiment.codec.decode(x))

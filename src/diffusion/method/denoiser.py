@@ -1,5 +1,6 @@
 """Denoisers answer one question: given x_t and t (and maybe a condition), what is x_0?"""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,17 @@ class Denoiser(nn.Module):
         bf16 = self.bf16 and computes_bf16(x_t.device)
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=bf16):
             return self.network(x_t.float(), t, cond).float()
+
+    def for_sampling(self) -> "Denoiser":
+        """Itself, or where it runs in bfloat16 on a CPU a copy with such weights, which no call has to cast again."""
+        device = next(self.parameters()).device
+        if device.type != "cpu" or not self.bf16 or not computes_bf16(device):
+            return self
+        kept = copy.deepcopy(self)
+        for layer in kept.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+        return kept
 
     def null(self, cond: Tensor) -> Tensor:
         """The condition of the unconditional estimate, of the shape of `cond`."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.networks.unet import Attention, Residual, UNet
+from diffusion.networks.unet import Attention, GroupNorm, Residual, UNet
 
 
 class TextUNet(UNet):
@@ -80,7 +80,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, channels: int, width: int, heads: int = 4):
         super().__init__()
-        self.heads, self.norm = heads, nn.GroupNorm(8, channels)
+        self.heads, self.norm = heads, GroupNorm(8, channels)
         self.ask, self.offer = nn.Conv2d(channels, channels, 1), nn.Linear(width, 2 * channels)
         self.answer = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.answer.weight)

@@ -133,6 +133,7 @@ def _load(files: dict[str, Path], device: torch.device, skip: bool) -> Iterator[
             raise UserError(f"{name!r} is an autoencoder, which draws nothing: serve a model of its latents")
         if config.process == "averaging" or device.type != "cpu":  # what differs between batches in the last bit only
             model.experiment.denoiser.bf16 = False  # would be rounded up here and down there, and grow to 10 / 255
+        model.experiment.denoiser = model.experiment.denoiser.for_sampling()
         if config.dataset not in seen:
             file = shipped_weights() / f"classifier_{config.dataset}.pth"
             seen[config.dataset] = classifier.load(file)[0].to(device) if file.is_file() else None
