@@ -83,6 +83,7 @@ def test_a_trained_model_sees_the_digit_behind_a_little_noise(model, digits):
     assert (model.predict_noise(x_t, 0.3, labels) - noise).square().mean().sqrt() < 0.35  # 1 would be no idea at all
 
 
+@torch.no_grad()
 def test_noise_and_x_0_of_one_answer_agree(model, digits):
     """alpha x_0 + sigma eps is x_t, whatever the network regresses."""
     x_t, _ = model.forward_diffusion(digits[0], 0.5)

@@ -72,13 +72,12 @@ class Denoiser(nn.Module):
 
     def for_sampling(self) -> "Denoiser":
         """Itself, or where it runs in bfloat16 on a CPU a copy with such weights, which no call has to cast again."""
-        device = next(self.parameters()).device
-        if device.type != "cpu" or not self.bf16 or not computes_bf16(device):
+        if not self.bf16 or (device := next(self.parameters()).device).type != "cpu" or not computes_bf16(device):
             return self
         kept = copy.deepcopy(self)
         for layer in kept.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+                layer.to(torch.bfloat16).to(memory_format=torch.channels_last)
         return kept
 
     def null(self, cond: Tensor) -> Tensor:
