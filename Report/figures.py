@@ -40,25 +40,33 @@ def training() -> plt.Figure:
     return figure
 
 
-def fast() -> plt.Figure:
-    """FID against NFE; what guidance buys and what it costs."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.2))
+def calls() -> plt.Figure:
+    """FID against NFE, by sampler and of the model that was distilled."""
+    figure, panel = plt.subplots(figsize=(WIDTH, 2.8))
     for group in records.samplers():
-        left.plot(*zip(*sorted((r["calls"], r["fid"]) for r in group)), label=group[0]["sampler"])
-    budgets = sorted({r["budget"] for group in records.samplers() for r in group})
-    left.set(xlabel="NFE", ylabel="FID", xscale="log", yscale="log")
-    left.set_xticks(budgets, map(str, budgets))
-    left.xaxis.minorticks_off()
-    guided = list(map(means, records.evaluations("guidance", "guidance_scale")))
+        name = group[0]["name"].strip("`").replace("_", "-")
+        panel.plot(*zip(*sorted((r["calls"], r["fid"]) for r in group)), label=name)
+    ticks = [1, 2, 3, 4, 5, 10, 20, 50, 100, 1000]
+    panel.axhline(group[0]["floor"], color="grey", ls="--", lw=0.8, marker="", label="floor")
+    panel.set(xlabel="NFE", ylabel="FID", xscale="log", yscale="log")
+    panel.set_xticks(ticks, map(str, ticks))
+    panel.xaxis.minorticks_off()
+    panel.legend()
+    return figure
+
+
+def guided() -> plt.Figure:
+    """What guidance buys and what it costs."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.2))
+    scales = list(map(means, records.evaluations("guidance", "guidance_scale")))
     names = {"fid": "FID", "agreement": "label seen"}
-    for panel, key in ((middle, "fid"), (right, "precision"), (right, "recall"), (right, "agreement")):
-        panel.plot([r["guidance_scale"] for r in guided], [r[key] for r in guided], label=names.get(key, key))
+    for panel, key in ((left, "fid"), (right, "precision"), (right, "recall"), (right, "agreement")):
+        panel.plot([r["guidance_scale"] for r in scales], [r[key] for r in scales], label=names.get(key, key))
         panel.set(xlabel="guidance scale")
-    middle.set(yscale="log")
+    left.set(yscale="log")
     right.set(ylim=(0, 1.05))
-    for panel in (left, middle):
-        panel.axhline(guided[0]["floor"], color="grey", ls="--", lw=0.8, marker="", label="floor")
-    for panel in (left, middle, right):
+    left.axhline(scales[0]["floor"], color="grey", ls="--", lw=0.8, marker="", label="floor")
+    for panel in (left, right):
         panel.legend(handlelength=1.2, labelspacing=0.2)
     return figure
 
@@ -79,7 +87,7 @@ def labels() -> plt.Figure:
     return figure
 
 
-CURVES = {make.__name__: make for make in (training, fast, labels)}
+CURVES = {make.__name__: make for make in (training, calls, guided, labels)}
 
 
 def strips(rows: dict[str, Tensor], times: np.ndarray | tuple = (), cell: float = 0.29) -> plt.Figure:

@@ -26,7 +26,7 @@ Groups = list[list[Record]]  # the rows of a table: of each, the records of all 
 # Names in the records -> names in the tables.
 SAMPLERS = {"direct": "one step", "alg1": "Algorithm 1", "alg2": "Algorithm 2", "pinned": "pinned", "ddpm": "DDPM"}
 LATE = "the coursework's"  # its sampler "coursework", which the report does not show
-PEERS = {"ours": "`unet_fast`, ours", "tutorial": "diffusers' UNet2DModel, its tutorial's recipe"}
+PEERS = {"ours": "`unet_fast`, ours", "tutorial": "diffusers' tutorial"}
 RECIPES = {  # of benchmarks/cold.py: in keys, in tables, and the preset of records that name none
     "original: t < T only": ("original", "original: *t* < *T* only", "default_28"),
     "t = T trained": ("trained", "no noise, *t* = *T* trained", "default_28"),
@@ -117,12 +117,15 @@ def floor(n: int, which: str = "drawn") -> Record:
     return next(r for r in read("floors") if (r["n"], r["which"]) == (n, which))
 
 
-def samplers(name: str = "samplers") -> Groups:
-    """Of each sampler the unguided records; heun's odd NFE belongs to the nearest `budget` of the others."""
-    found = newest((r for r in read(name) if r.get("guidance_scale", 1) == 1), "sampler", "calls")
+def samplers(name: str = "samplers", least: int = 1, most: int = 1000) -> Groups:
+    """Of each sampler, or distilled model, the unguided records of so many calls; heun's odd NFE belongs to the nearest
+    `budget` of the others."""
+    some = (r for r in read(name) if r.get("guidance_scale", 1) == 1 and least <= r["calls"] <= most)
+    found = newest(some, "weights", "sampler", "calls")
     budgets = {r["calls"] for r in found if r["sampler"] != "heun"}
     nearest = lambda r: min(budgets, key=lambda budget: abs(budget - r["calls"]))
-    return grouped((r | {"budget": nearest(r)} for r in found), "sampler")
+    named = lambda r: f"`{r['weights']}`" if r["sampler"] == "consistency" else f"`{r['sampler']}`"
+    return grouped((r | {"budget": nearest(r), "name": named(r)} for r in found), "weights", "sampler")
 
 
 def evaluations(name: str, *keys: str) -> Groups:
@@ -173,8 +176,13 @@ def bayes() -> Groups:
     return [[row] for row in rows]
 
 
-def five_minutes() -> Groups:
-    return grouped((r | {"name": PEERS.get(r["row"], r["row"])} for r in read("time_to_quality")), "row")
+def minutes() -> Groups:
+    """The rows of benchmarks/time_to_quality.py, by minutes, clock and network: the records of all training seeds."""
+    keys = ("minutes", "clock", "threads", "row")
+    clock = lambda r: {"wall": "passed", "cpu": "on a core"}[r.get("clock", "wall")]
+    named = [r | {"name": PEERS.get(r["row"], r["row"]), "clock": clock(r)} for r in read("time_to_quality")]
+    groups = grouped(sorted(newest(named, *keys, "seed"), key=lambda r: [r[key] for key in keys]), *keys)
+    return [[r | {"seeds": ", ".join(str(r["seed"]) for r in group)} for r in group] for group in groups]
 
 
 @cache

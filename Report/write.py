@@ -65,6 +65,16 @@ def write(out: Path, pictures: dict[str, Callable[[], plt.Figure]]) -> None:
             plt.close(figure)
 
 
+def draw(page: Path) -> None:
+    """The curves that the page of Markdown shows, beside it."""
+    with plt.style.context(ROOT / "Report" / "report.mplstyle"):
+        for name in figures.CURVES.keys() & set(re.findall(r"\]\((\w+)\.png\)", page.read_text())):
+            figure = figures.CURVES[name]()
+            figure.savefig(page.with_name(f"{name}.png"), dpi=200)
+            plt.close(figure)
+
+
 if __name__ == "__main__":
     write(ROOT / "Report" / "generated", figures.CURVES if "--tables" in sys.argv else figures.CURVES | figures.SAMPLES)
     PAGE.write_text(filled(PAGE.read_text()))
+    draw(PAGE)

@@ -22,7 +22,8 @@ The tutorial's warm-up of 500 steps is cut to a tenth of the time, of which it w
 cosine falls with the time that has passed. All are class-conditional (num_class_embeds; the course makes the label
 channels of the input), and labels follow the training-set proportions. Scores are
 appended to runs/time_to_quality.jsonl, and our weights kept beside it. With --draw-device cuda the training is timed
-where --device says, and a GPU only draws and scores: of the minutes that takes none.
+where --device says, and a GPU only draws and scores: of the minutes that takes none. Where others share the machine,
+--threads 1 --clock cpu counts the time that the training had a core.
 """
 
 import argparse
@@ -56,6 +57,7 @@ from diffusion.training.trainer import Trainer
 
 SLICE = 5.0  # seconds of one training before the next has its turn
 AT_ONCE = 250  # images that are drawn together
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 UNITS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # of a processor, the quickest first
 
 
@@ -90,21 +92,22 @@ class Contender:
     def __init__(self, name, seed, minutes, args, device):
         self.name, self.seed, self.minutes, self.args, self.device = name, seed, minutes, args, device
         self.budget, self.seconds, self.steps = 60 * minutes, 0.0, 0
+        self.now = CLOCKS[args.clock]
         self.loop = self.train()
 
     def turn(self):
         """Train for a SLICE; whether there is more to do."""
-        began, before = time.perf_counter(), self.seconds
+        began, before = self.now(), self.seconds
         for _ in self.loop:
             self.steps += 1
-            self.seconds = before + time.perf_counter() - began
+            self.seconds = before + self.now() - began
             if self.seconds - before >= SLICE:
                 break
         else:
             return False
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-            self.seconds = before + time.perf_counter() - began
+            self.seconds = before + self.now() - began
         return True
 
 
@@ -239,8 +242,8 @@ def measured(trained, sampler, labels, reference, real):
     return {"row": trained.name, "sampler": sampler, "seed": trained.seed, "parameters": trained.parameters,
              "batch_size": trained.batch_size, "lr": trained.lr, "precision": trained.precision,
              "steps": trained.steps, "seconds": trained.seconds, "minutes": trained.minutes,
-             "threads": torch.get_num_threads(), "device": trained.device.type, **machine(trained.device),
-             "torch": torch.__version__, "calls": trained.args.calls,
+             "clock": trained.args.clock, "threads": torch.get_num_threads(), "device": trained.device.type,
+             **machine(trained.device), "torch": torch.__version__, "calls": trained.args.calls,
              "fid": scores.fid, "floors": scores.fid / real.fid, "inception_score": scores.inception_score,
              "agreement": agreement(reference.extractor, images, labels), "images_per_second": rate,
              "drawn_on": labels.device.type, "n": len(images), "floor": real.fid, "sha256": real.sha256}  # fmt: skip
@@ -257,7 +260,9 @@ def matching(records, key):
 
 def missing(known, args, seed, minutes, setup):
     """Row -> the samplers that the record lacks."""
-    key = lambda row, sampler: setup | {"row": row, "sampler": sampler, "seed": seed, "minutes": minutes}
+    best = {"lr": args.best_lr, "batch_size": args.best_batch_size}
+    own = lambda row: setup | {"row": row, "seed": seed, "minutes": minutes} | (best if row == "best" else {})
+    key = lambda row, sampler: own(row) | {"sampler": sampler}
     due = {row: [each for each in args.samplers if not matching(known, key(row, each))] for row in args.rows}
     return {row: samplers for row, samplers in due.items() if samplers}
 
@@ -289,6 +294,7 @@ def parse():
     parser.add_argument("--samples", type=int, default=10_000, help="to score, a row, sampler and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each trains all rows anew")
     parser.add_argument("--threads", type=int, help="of the CPU (default: as torch has it)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: the time of this process on a core")
     parser.add_argument("--best-lr", type=float, default=BEST.lr, help="of the row best")
     parser.add_argument("--best-batch-size", type=int, default=BEST.batch_size)
     parser.add_argument("--best-precision", choices=["fp32", "bf16"])
@@ -315,7 +321,8 @@ def main():
           f"N = {args.samples:,}, seeds {args.seeds}\n{real.extractor} {real.sha256[:16]}; floor: FID {real.fid:.3f}, "
           f"IS {real.inception_score:.2f}\n{real.warning}", flush=True)  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    setup = {"threads": torch.get_num_threads(), "device": device.type, "calls": args.calls, "n": args.samples}
+    setup = {"clock": args.clock, "threads": torch.get_num_threads(), "device": device.type}
+    setup |= {"calls": args.calls, "n": args.samples}
     print(f"{'minutes':<9}{'seed':<6}{'row':<11}{'by':<6}{'parameters':>10}{'batch':>7}{'steps':>8}{'seconds':>9}"
           f"{'images/s':>10}{'FID':>9}{'floors':>8}{'IS':>7}{'label':>8}", flush=True)  # fmt: skip
     for seed, minutes in product(args.seeds, args.minutes):
