@@ -260,9 +260,11 @@ def test_a_launchers_settings_that_do_not_fit_are_answered_with_a_sentence(setti
     assert answer.returncode == 2 and answer.stderr.startswith("error: the launcher's settings"), answer.stderr
 
 
-@pytest.mark.parametrize("rank", ["x", ""])
-def test_a_rank_that_is_no_number_is_answered_before_a_library_reads_it(rank):
-    answer = run(str(SRC), "train", "--steps", "1", env={"LOCAL_RANK": rank})
+@pytest.mark.parametrize(
+    "rank, words", [("x", (SRC, "train", "--steps", "1")), ("", (SRC / "part_1.py", "1", "default"))], ids=str
+)
+def test_a_rank_that_is_no_number_is_answered_before_a_library_reads_it(rank, words):
+    answer = run(*words, env={"LOCAL_RANK": rank})
     said = f"error: the launcher's settings do not fit: LOCAL_RANK is a number from 0, not {rank!r}\n"
     assert (answer.returncode, answer.stderr) == (2, said)
 
