@@ -75,6 +75,7 @@ UNUSUAL = Config(
     hidden=(24, 40),
     activation="relu",
     classes=7,
+    text_encoder="minilm",
     words=("", "a"),
     caption_length=5,
     drop_prob=0.25,

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.data import captions
 from diffusion.errors import Failure, UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
@@ -78,7 +77,7 @@ def check_labels(experiment: Experiment, index: Tensor, labels: Label = None) ->
     Of a text model, the words (B, length) of captions, by default of none. None for an unconditional model; UserError
     for labels that the network does not know.
     """
-    if experiment.config.words:
+    if experiment.reader:
         return check_captions(experiment, "" if labels is None else labels, len(index)).to(index.device)
     classes = experiment.config.classes
     if labels is None:
@@ -99,17 +98,17 @@ def check_captions(experiment: Experiment, prompts: Any, count: int) -> Tensor:
 
     UserError for a word that the model has not learnt, with the nearest, and for a number of prompts that does not fit.
     """
-    words, length = experiment.config.words, experiment.config.caption_length
-    if not words:
+    reader = experiment.reader
+    if not reader:
         raise UserError(NO_PROMPTS)
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    if isinstance(prompts, Tensor) and prompts.shape[1:] == (length,) and prompts.dtype == torch.int64:
+    if isinstance(prompts, Tensor) and prompts.shape[1:] == (reader.length,) and prompts.dtype == torch.int64:
         rows = prompts
     elif isinstance(prompts, Sequence) and all(isinstance(each, str) for each in prompts):
-        rows = captions.encode(prompts, words, length)
+        rows = reader.encode(prompts)
     else:
         raise UserError(f"a prompt is a text, or one text for each image, not {' '.join(repr(prompts).split()):.40}")
-    if len(rows) not in (1, count) or not ((rows >= 0) & (rows < len(words))).all():
+    if len(rows) not in (1, count) or not ((rows >= 0) & (rows < reader.size)).all():
         raise UserError(f"{count} images need one prompt or {count}, not {len(rows)}")
     return rows.expand(count, -1)
 
@@ -118,7 +117,7 @@ def label_or_prompt(experiment: Experiment, label: Label, prompt: Prompt) -> Lab
     """The one that is given; UserError if both are, or for a prompt that nobody can read."""
     if label is not None and prompt is not None:
         raise UserError("a sample has a label or a prompt, not both")
-    if prompt is not None and not experiment.config.words:
+    if prompt is not None and not experiment.reader:
         raise UserError(NO_PROMPTS)
     return label if prompt is None else prompt
 

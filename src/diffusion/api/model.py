@@ -34,6 +34,7 @@ from diffusion.experiment.weights import (
     find_weights,
     load_weights,
     open_codec,
+    open_text_encoder,
     save_weights,
     weight_folders,
 )
@@ -258,4 +259,5 @@ def configure(**settings: Any) -> Model:
     """An untrained model of a Config's settings: `configure(schedule="cosine", target="v", shape=(3, 32, 32))`."""
     config = checked(asdict(Config()) | settings)
     folders = weight_folders()
-    return Model(begin_from_teacher(build(config, codec=open_codec(config, folders)), folders))
+    untrained = build(config, codec=open_codec(config, folders), pretrained=open_text_encoder(config))
+    return Model(begin_from_teacher(untrained, folders))

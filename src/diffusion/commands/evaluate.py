@@ -41,7 +41,7 @@ def main(args: Namespace) -> None:
     device = open_device(args.device)
     experiment = load_model(args.weights, device, preset=args.preset).experiment
     options = options_of(SamplingOptions, args)
-    if experiment.config.words:
+    if experiment.config.reads:
         return examine(args, experiment, options)
     args.count = 10_000 if args.count is None else args.count
     if args.sheet and args.count < SHEET:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +10,25 @@ from torch import Tensor
 from diffusion.errors import UserError, unknown
 
 PADDING = ""  # word 0: what follows a caption; nothing else is "no caption"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Captions as numbers of words of a vocabulary."""
+
+    words: Sequence[str]
+    length: int
+
+    @property
+    def size(self) -> int:
+        return len(self.words)
+
+    def encode(self, said: Sequence[str]) -> Tensor:
+        """As `encode` below."""
+        return encode(said, self.words, self.length)
+
+    def decode(self, rows: Tensor) -> list[str]:
+        return decode(rows, self.words)
 
 
 def split(caption: str) -> list[str]:

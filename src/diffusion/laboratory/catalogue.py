@@ -31,7 +31,7 @@ def catalogue(folder: Path) -> str:
     paths = sorted(folder.glob("*.pth"), key=_family_and_epoch)
     classifiers = [path for path in paths if path.stem.startswith("classifier_")]
     models = {path: load_weights(path) for path in paths if path not in classifiers}
-    readers = {path: models.pop(path) for path in paths if path in models and models[path].config.words}
+    readers = {path: models.pop(path) for path in paths if path in models and models[path].config.reads}
     about = ABOUT.format(measures="\n".join(_measures(models.values())))
     denoisers = _table({path: _denoiser(each) for path, each in models.items() if not each.config.is_codec})
     codecs = _table({path: _codec(each) for path, each in models.items() if each.config.is_codec})

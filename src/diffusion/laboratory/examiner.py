@@ -3,7 +3,6 @@
 import statistics
 
 from diffusion import figures
-from diffusion.data import captions
 from diffusion.laboratory.exam import Marks, table
 from diffusion.laboratory.run import Run
 from diffusion.laboratory.subjects import EXAMS
@@ -18,7 +17,7 @@ class Examiner:
         exam = EXAMS.get(run.config.dataset)  # of other pictures nobody knows what they show
         self.run, self.exam = run, exam and exam(run.options.data_root, run.device, PROMPTS)
         self.questions = self.exam.questions("seen") if self.exam else []
-        self.sheet = captions.decode(run.test.labels[:count], run.config.words)
+        self.sheet = run.experiment.reader.decode(run.test.labels[:count])
         self.marks: list[Marks] = []
 
     def examine(self, step: int) -> dict[str, float]:
@@ -26,7 +25,7 @@ class Examiner:
         which everything is right, by kind. All processes draw, and each must call.
         """
         run, prompts = self.run, [*self.sheet, *(each.caption for each in self.questions)]
-        rows = captions.encode(prompts, run.config.words, run.config.caption_length).to(run.device)
+        rows = run.experiment.reader.encode(prompts).to(run.device)
         images = run.sample(len(rows), run.config.seed, f"prompts after step {step}", labels=rows)
         if run.is_main:
             path = run.options.out / f"contents/{run.name}_sample_{step:06d}.png"

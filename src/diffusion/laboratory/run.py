@@ -15,13 +15,14 @@ from diffusion.data import captions
 from diffusion.data.batches import Source
 from diffusion.data.datasets import Dataset
 from diffusion.data.sources import load
+from diffusion.data.spelled import spelled
 from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions
 from diffusion.experiment.sampling import build_sampler
-from diffusion.experiment.weights import begin_from_teacher, open_codec, save_weights, weight_folders
+from diffusion.experiment.weights import begin_from_teacher, open_codec, open_text_encoder, save_weights, weight_folders
 from diffusion.laboratory.budget import Budget
 from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.folder import Folder
@@ -74,12 +75,16 @@ class Run:
             get, given = stream.load if stream else load, (options.data_root, self.device)
             self.source = get(self.config.dataset, "train", *given, self.config.samples)
             self.test = get(self.config.dataset, "test", *given).whole().shuffled()
+            pretrained = open_text_encoder(self.config, options.data_root)
         first = self.source.whole(EXAMPLES)
+        self.examples = captions.decode(first.labels, first.classes) if self.config.reads else []
+        if pretrained:
+            self.source, self.test = (spelled(each, pretrained.pieces) for each in (self.source, self.test))
+            first = spelled(first, pretrained.pieces)
         self.config = describe_captions(self.config, first, options.resume)
-        self.examples = captions.decode(first.labels, first.classes) if self.config.words else []
         check_data(self.config, self.test)
         folders = [*weight_folders(), *sorted((options.out / "runs").glob("*"))]
-        untrained = build(self.config, codec=open_codec(self.config, folders))
+        untrained = build(self.config, codec=open_codec(self.config, folders), pretrained=pretrained)
         self.experiment = begin_from_teacher(untrained, folders).to(self.device)
         self.trainer = Trainer(self.experiment, self._training_data(), self.accelerator)
         self.history: list[dict[str, Any]] = []  # one record an epoch, the untrained epoch 0 first

@@ -42,7 +42,7 @@ def describe_captions(config: Config, data: Dataset, resumed: bool) -> Config:
         return config
     known = {"shape": tuple(data.images.shape[1:]), "words": data.classes, "caption_length": data.labels.shape[1]}
     found = config.replace(**known)
-    if resumed and config.words and found != config:
+    if resumed and config.caption_length and found != config:
         raise UserError(f"the captions of {config.dataset} are not those that the run was begun with: start anew")
     return found
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusion.networks.minilm import FrozenEncoder, MiniLM
 from diffusion.networks.unet import Attention, GroupNorm, Residual, UNet
 
 
@@ -14,7 +15,7 @@ class TextUNet(UNet):
 
     A caption is (B, length) int64 numbers of words, padded with 0; only padding is the null caption. The mean of its
     words is added to the time, so that the outer blocks know what is drawn; which word belongs to which place only the
-    middle knows.
+    middle knows. With `minilm` it is numbers of pieces of words, which that reads.
     """
 
     def __init__(
@@ -25,10 +26,12 @@ class TextUNet(UNet):
         length: int,
         depth: int = 2,
         width: int = 128,
+        minilm: MiniLM | None = None,
     ):
         super().__init__(shape, widths)
         high, low = widths
-        self.length, self.encoder = length, CaptionEncoder(words, length, width)
+        self.length = length
+        self.encoder = FrozenEncoder(minilm, length, width) if minilm else CaptionEncoder(words, length, width)
         self.summary = nn.Linear(width, 4 * high)
         parts: list[nn.Module] = [Positions(low, *((side // 2 + 1) // 2 for side in shape[1:]))]
         for _ in range(depth):

@@ -69,7 +69,7 @@ class Served:
             "labels": self.labels,
             "samplers": list(SAMPLERS[config.process]),
             "defaults": {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale(experiment, AS_SAVED)},
-            "prompts": bool(config.words),
+            "prompts": config.reads,
             "words": list(config.words[1:]),
             "examples": [str(each) for each in experiment.about.get("examples", ())],
             "timesteps": experiment.process.timesteps,

@@ -24,7 +24,7 @@ def of_generation(request: GenerationRequest, served: Served, index: Tensor) -> 
     prompt = request.prompts or request.prompt or ""
     if not names:
         _refuse_label(request.label, served)
-        if not experiment.config.words:
+        if not experiment.config.reads:
             return Condition(None, nothing)
         with at("prompt"):
             return Condition(check_captions(experiment, prompt, len(index)).to(index.device), nothing)
@@ -52,7 +52,7 @@ def of_edit(request: EditRequest, served: Served) -> int | str | None:
     prompt = request.prompt or ""
     if not served.labels:
         _refuse_label(request.label, served)
-        return prompt or None if served.model.config.words else None
+        return prompt or None if served.model.config.reads else None
     if _is_none(request.label, prompt):
         return None
     with at("prompt" if request.label is None else "label"):

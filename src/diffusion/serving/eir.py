@@ -60,5 +60,5 @@ async def info(request: Request, model: str | None = None) -> dict[str, Any]:
     served, settings = engine.catalogue.find(model), engine.settings
     image = {settings.eir_input: {"type": "image", "shape": list(served.shape)}}
     told = {settings.eir_table: {"type": "tabular", "shape": [1, 1]}} if served.labels else {}
-    told |= {"caption": {"type": "sequence", "shape": None}} if served.model.config.words else {}
+    told |= {"caption": {"type": "sequence", "shape": None}} if served.model.config.reads else {}
     return {"inputs": image | told, "outputs": image}
