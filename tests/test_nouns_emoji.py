@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from diffusion.data import captions, emoji, nouns, sources
+from diffusion.laboratory.subjects import Asked, EmojiExam
 from diffusion.metrics.parts import recognise
 
 PALETTE = ["", "ff0000", "00ff00", "0000ff", "102030"]
@@ -155,3 +156,19 @@ def test_the_packages_are_unpacked_once_and_held_out_emoji_are_not_trained_on(pa
     assert torch.equal(sources.load("emoji", "train", packages, samples=60).labels, train.labels)
     shown = " ".join(captions.decode(train.labels, train.classes)).split()
     assert "held" not in shown and all("held" in each for each in captions.decode(test.labels, test.classes))
+
+
+def test_a_picture_shows_the_emoji_and_the_style_that_it_is_nearest_to(packages):
+    exam = EmojiExam(packages, torch.device("cpu"), 5)
+    noise = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    exam.images[0, 1] = torch.arange(32).byte() * 8  # the styles of these emoji are of one colour: now they differ
+    exam.known = exam.images.flatten(0, 1).flatten(1) / 255
+    for split, names in (("seen", {0, 1}), ("unseen", {2})):
+        questions = exam.questions(split)
+        assert {each.emoji for each in questions} == names and {each.style for each in questions} == {0, 1}
+        (marks,) = exam.mark(questions, exam.render(questions) + 0.1 * noise)
+        for verdicts in (marks.real, marks.model):  # the other emoji look the same in both styles
+            assert all(each["emoji"] and (each["style"] or asked.emoji) for each, asked in zip(verdicts, questions))
+    face, other = Asked("noto grinning face", "seen", 0, 0), Asked("twemoji grinning face", "seen", 0, 1)
+    assert exam.check((0, 1), face) == {"emoji": True, "style": False}
+    assert exam.check((1, 1), other) == {"emoji": False, "style": True}

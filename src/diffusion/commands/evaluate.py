@@ -82,7 +82,7 @@ def main(args: Namespace) -> None:
 def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -> None:
     """The obedience of a text model: what its pictures show of what was asked for, before real pictures and chance."""
     if (dataset := experiment.config.dataset) not in EXAMS:
-        raise UserError(f"there are no checkers for pictures of {dataset}, only for {' and '.join(EXAMS)}")
+        raise UserError(f"there are no checkers for pictures of {dataset}, only for {', '.join(EXAMS)}")
     sampler, count = check_sampling(experiment, options), PROMPTS if args.count is None else args.count
     scale = guidance_scale(experiment, options)
     if args.ship:

@@ -1,16 +1,18 @@
-"""What models are examined in: scenes of digits, and nouns."""
+"""What models are examined in: scenes of digits, nouns, and emoji."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.data import captions
 from diffusion.data.digits import Digits, handwritten
+from diffusion.data.emoji import STYLES, open_emoji
 from diffusion.data.nouns import LAYERS, Noun, open_nouns
 from diffusion.data.scenes import KINDS, Scene, draw, redraw, twin
 from diffusion.files import shipped_weights
@@ -96,7 +98,51 @@ class NounsExam(Exam):
         return right
 
 
-EXAMS: dict[str, Callable[..., Any]] = {"digits": DigitsExam, "nouns": NounsExam}
+class Asked(NamedTuple):
+    """An emoji in a style, and what was said of it."""
+
+    caption: str
+    split: str
+    emoji: int
+    style: int
+    kind: str = "emoji"
+
+
+class EmojiExam(Exam):
+    """Emoji: a picture shows the one, in the style, whose picture it is nearest to, of all that there are."""
+
+    kinds, attributes = ("emoji",), ("emoji", "style")
+
+    def __init__(self, root: Path, device: torch.device, count: int, seed: int = 0):
+        self.count, self.device = 4 * count, device  # they are of one kind
+        self.sources = {split: open_emoji(root, SEED + seed, split) for split in ("seen", "unseen")}
+        self.images = self.sources["seen"].images  # (emoji, styles, 3, H, W) uint8
+        self.known = self.images.to(device).flatten(0, 1).flatten(1) / 255
+
+    def questions(self, split: str) -> list[Asked]:
+        source = self.sources[split]
+        numbers, styles = {code: number for number, code in enumerate(source.codes)}, [*STYLES]
+        pictures = [source[index] for index in range(self.count)]
+        return [
+            Asked(each.caption, split, numbers[each.emoji], styles.index(captions.split(each.caption)[0]))
+            for each in pictures
+        ]
+
+    def render(self, questions: Sequence[Asked]) -> Tensor:
+        return torch.stack([self.images[each.emoji, each.style] for each in questions]).to(self.device) / 255
+
+    def look(self, images: Tensor) -> list[tuple[int, ...]]:
+        nearest = torch.cat([torch.cdist(part, self.known).argmin(1) for part in images.flatten(1).split(500)])
+        return [divmod(number, self.images.shape[1]) for number in nearest.tolist()]
+
+    def check(self, view: tuple[int, int], question: Asked) -> dict[str, bool]:
+        """Some emoji have the same picture: then it is any of them."""
+        emoji, style = view
+        same = torch.equal(self.images[emoji, style], self.images[question.emoji, style])
+        return {"emoji": same, "style": style == question.style}
+
+
+EXAMS: dict[str, Callable[..., Any]] = {"digits": DigitsExam, "nouns": NounsExam, "emoji": EmojiExam}
 
 
 def _has_twin(scene: Scene) -> bool:
