@@ -176,6 +176,16 @@ def bayes() -> Groups:
     return [[row] for row in rows]
 
 
+def start() -> Groups:
+    """What each command costs before it does anything, and what it cost in an older checkout, if that was measured."""
+    found = {(r["checkout"], r["command"]): r for r in read("start")}
+    torch = found.pop(("this", "import torch"))["cpu"]
+    older = {command: r for (checkout, command), r in found.items() if checkout == "other"}
+    about = {"torch": torch, "rounds_before": next(iter(older.values()))["rounds"]}
+    was = lambda r: {f"{key}_before": older[r["command"]][key] for key in ("ratio", "cpu") if r["command"] in older}
+    return [[r | was(r) | about] for (checkout, _), r in found.items() if checkout == "this"]
+
+
 def minutes() -> Groups:
     """The rows of benchmarks/time_to_quality.py, by minutes, clock and network: the records of all training seeds."""
     keys = ("minutes", "clock", "threads", "row")

@@ -30,6 +30,7 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "samplers": partial(records.samplers, least=5),
     "few_calls": partial(records.samplers, most=5),
     "convergence": partial(records.samplers, "convergence"),
+    "start": records.start,
     "minutes": records.minutes,
     "obedience": records.obedience,
     "latents": records.latents,

@@ -4,7 +4,7 @@
   python benchmarks/start.py --against ../older_checkout  another checkout's commands in the same rounds
 
 Ctrl-C ends it after the rounds that are whole. A busy machine stretches all of them: the ratios are of processor time
-(user and system) within a round.
+(user and system) within a round. Say OMP_NUM_THREADS=1 there, or threads that wait for each other are counted, too.
 """
 
 import argparse
@@ -79,7 +79,8 @@ def main():
         found = measure([(words[name], folders[which]) for name, which in names], args.rounds)
     if not found:
         raise SystemExit("no round is whole")
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    machine = f"{os.cpu_count()} cores, threads: {threads}, {platform.machine()}, Python {platform.python_version()}"
     print(f"{machine}; medians over {len(found)} rounds\n")
     print(f"{'command':<48}{'checkout':<10}{'seconds':>9}{'of processor':>14}{'× import torch':>16}")
     records = []
