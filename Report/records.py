@@ -181,7 +181,7 @@ def start() -> Groups:
     found = {(r["checkout"], r["command"]): r for r in read("start")}
     torch = found.pop(("this", "import torch"))["cpu"]
     older = {command: r for (checkout, command), r in found.items() if checkout == "other"}
-    about = {"torch": torch, "rounds_before": next(iter(older.values()))["rounds"]}
+    about = {"torch": torch, "before": " or ".join(map(str, sorted({r["rounds"] for r in older.values()})))}
     was = lambda r: {f"{key}_before": older[r["command"]][key] for key in ("ratio", "cpu") if r["command"] in older}
     return [[r | was(r) | about] for (checkout, _), r in found.items() if checkout == "this"]
 
