@@ -253,6 +253,8 @@ def test_an_examined_model_is_shipped_with_what_the_exam_found(tmp_path, model):
     assert done.returncode == 0, done.stderr
     shipped, line = load(tmp_path / "shelf/text_x.pth"), json.loads((tmp_path / "x.jsonl").read_text())
     scores = shipped.experiment.about["scores"]
+    examples = shipped.experiment.about["examples"]
+    assert len(set(examples)) == 8 and captions.encode(examples, WORDS, LENGTH).any(1).all()
     right = [line["obedience"][f"{kind} seen"]["real"]["all right"] for kind in KINDS]
     assert scores["real"]["seen"] == sum(a for a, _ in right) / sum(b for _, b in right) > 0.8
     assert scores["model"]["seen"] < 0.1 and scores["prompts"] == 16 and line["guidance_scale"] == 1

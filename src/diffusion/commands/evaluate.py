@@ -25,6 +25,7 @@ from diffusion.laboratory.exam import describe, record, summary, table
 from diffusion.laboratory.flags import RunOptions, options_of
 from diffusion.laboratory.judge import open_reference
 from diffusion.laboratory.progress import progress_bar
+from diffusion.laboratory.run import EXAMPLES
 from diffusion.laboratory.show import row, spread
 from diffusion.laboratory.subjects import EXAMS, DigitsExam
 from diffusion.metrics.classifiers import check_features
@@ -106,6 +107,8 @@ def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -
     if args.ship:
         known = ("prompts", "guidance_scale", "calls", "seed", "twins")
         experiment.about["scores"] = {key: facts[key] for key in known if key in facts} | summary(marks)
+        some = papers[0][:: max(1, len(papers[0]) // EXAMPLES)][:EXAMPLES]  # of every kind
+        experiment.about.setdefault("examples", [each.caption for each in some])  # how one may ask, for the page
         print(f"wrote {save_weights(args.ship, experiment, half=True)}")
 
 
