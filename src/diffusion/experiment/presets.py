@@ -33,7 +33,7 @@ DDPM = _named({  # part 1: the coursework's five, and one of ours
     "light":         CNN.replace(hidden=(16, 64, 16)),                        # not measured
     "more_capacity": CNN.replace(hidden=WIDE),                                # not measured
     "testing":       CNN.replace(timesteps=100, lr=6e-4, activation="selu"),  # not measured
-    "testing2":      CNN.replace(timesteps=1500, lr=4e-4),                    # not measured
+    "testing2":      CNN.replace(timesteps=1500, lr=4e-4),                    # FID 7.53 (N=1,024, 100 NFE, 80 epochs)
     "ddpm_unet":     FLOW,                                                    # FID 1.71 (N=1,024, 100 NFE, 5 epochs)
 })
 COLD = _named({  # part 2, for either axis

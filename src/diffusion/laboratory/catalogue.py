@@ -43,13 +43,13 @@ def catalogue(folder: Path) -> str:
 
 def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
     """A line for every data set: the features, and what real test images score."""
-    found: dict[tuple, set] = {}
+    found: dict[tuple, set[tuple[int, str]]] = {}
     for each in experiments:
         scores = each.about["scores"]
         measure = each.config.dataset, scores["n_reference"], scores["extractor"], scores["sha256"]
-        found.setdefault(measure, set()).add((scores["n"], scores["floor"]))
+        found.setdefault(measure, set()).add((scores["n"], f"{scores['floor']:.3f}"))  # equal up to rounding
     for (dataset, n_reference, extractor, sha256), floors in sorted(found.items()):
-        real = ", ".join(f"{fid:.3f} at N = {n:,}" for n, fid in sorted(floors))
+        real = ", ".join(f"{fid} at N = {n:,}" for n, fid in sorted(floors))
         yield f"- {n_reference:,} of {dataset}, through the {extractor} `{sha256}`; real test images score {real}"
 
 
