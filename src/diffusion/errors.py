@@ -5,7 +5,8 @@ import operator
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-MOST_LISTED = 100  # of the names that are allowed
+MOST_LISTED = 100  # of the names that are allowed; of more, the NEAREST
+NEAREST = 12
 
 
 class UserError(ValueError):
@@ -29,7 +30,8 @@ def unknown(kind: str, name: object, allowed: Iterable[object], meant: str | Non
     meant = meant or (near[guess[0]] if guess else None)
     hint = f" — did you mean {meant!r}?" if meant else ""
     if len(allowed) > MOST_LISTED:
-        allowed = [*allowed[:MOST_LISTED], f"and {len(allowed) - MOST_LISTED:,} more"]
+        nearest = [near[each] for each in get_close_matches(str(name).lower(), near, NEAREST, cutoff=0)]
+        allowed = [*nearest, f"and {len(allowed) - len(nearest):,} more"]
     return UserError(f"unknown {kind} {str(name)!r}{hint} (allowed: {', '.join(allowed)})")
 
 
