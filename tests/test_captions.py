@@ -62,7 +62,7 @@ def test_a_refusal_lists_no_more_words_than_can_be_read():
     with pytest.raises(UserError) as error:
         captions.encode(["zebr"], words, 3)
     assert "did you mean 'zebra'?" in str(error.value) and "(allowed: zebra, word" in str(error.value)
-    assert str(error.value).endswith(", and 2,990 more)")
+    assert str(error.value).endswith(", and 2,989 more)")
 
 
 def test_a_scene_is_a_function_of_seed_and_index():
