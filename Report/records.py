@@ -189,7 +189,7 @@ def start() -> Groups:
 def minutes() -> Groups:
     """The rows of benchmarks/time_to_quality.py, by minutes, clock and network: the records of all training seeds."""
     keys = ("minutes", "clock", "threads", "row")
-    clock = lambda r: {"wall": "passed", "cpu": "on a core"}[r.get("clock", "wall")]
+    clock = lambda r: {"wall": "wall", "cpu": "CPU"}[r.get("clock", "wall")]
     named = [r | {"name": PEERS.get(r["row"], r["row"]), "clock": clock(r)} for r in read("time_to_quality")]
     groups = grouped(sorted(newest(named, *keys, "seed"), key=lambda r: [r[key] for key in keys]), *keys)
     return [[r | {"seeds": ", ".join(str(r["seed"]) for r in group)} for r in group] for group in groups]
