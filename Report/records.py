@@ -195,6 +195,13 @@ def minutes() -> Groups:
     return [[r | {"seeds": ", ".join(str(r["seed"]) for r in group)} for r in group] for group in groups]
 
 
+def speed() -> Groups:
+    """The rows of benchmarks/sampling.py, each machine's under a heading, ours first."""
+    last = newest(read("speed"), "machine", "row", "sampler", "variant")
+    heads = {r["machine"]: f"{r['machine']}, {r['threads']} thread{'s' * (r['threads'] > 1)}" for r in last}
+    return [[r | {"head": heads[r["machine"]], "mflop": r["flop"] / 1e6}] for r in last]
+
+
 @cache
 def cold(file: str = "cold", brief: bool = False) -> Groups:
     """The records of each recipe and sampler, one a seed, under their heads; briefly, the original's and ours."""

@@ -32,6 +32,8 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "convergence": partial(records.samplers, "convergence"),
     "start": records.start,
     "minutes": records.minutes,
+    "speed": records.speed,
+    "five_minutes": records.five_minutes,
     "obedience": records.obedience,
     "latents": records.latents,
     "bayes": records.bayes,

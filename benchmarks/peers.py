@@ -8,10 +8,10 @@ resolutions: 28, 14 and 7. Nothing is padded.
 
 import copy
 import sys
-import time
 from collections.abc import Callable, Hashable
 
 import torch
+from limits import seconds as seconds
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -150,15 +150,6 @@ def noised(schedule: str = "linear") -> Callable[[Tensor], tuple[Tensor, Tensor,
 
 
 # --- Racing ---
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long a call takes."""
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 class Race:

@@ -3,7 +3,8 @@
   python benchmarks/training.py --presets default testing --seconds 60
 
 The textbook: torchvision's MNIST behind a DataLoader, ToTensor for every image, float32, Adam as it comes, `.item()`
-after every step. Same network, same first weights, same batch size; each has its own order and noise.
+after every step. Same network, same first weights, same batch size; each has its own order and noise. Limit: the share
+of a step that its convolutions and their gradients take alone, in the better memory format (limits.py).
 """
 
 import argparse
@@ -12,6 +13,7 @@ import statistics
 import time
 from itertools import islice
 
+import limits
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -60,20 +62,23 @@ def as_torch_has_it(network):
 
 def timed(steps, count, device):
     """Seconds a step over `count` steps, and their losses."""
-    began = time.perf_counter()
-    losses = list(islice(steps, count))
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - began) / len(losses), losses
+    losses: list[float] = []
+    taken = limits.seconds(lambda: losses.extend(islice(steps, count)), device)
+    return taken / len(losses), losses
 
 
 def fetching(trainer, count=200):
     """Seconds a batch takes to be drawn and encoded."""
     stream = batches(trainer.data, trainer.config.batch_size, 0)
-    began = time.perf_counter()
-    for batch in islice(stream, count):
-        trainer.codec.encode(batch.images)
-    return (time.perf_counter() - began) / count
+    work = lambda: [trainer.codec.encode(batch.images) for batch in islice(stream, count)]
+    return limits.seconds(work, trainer.experiment.device) / count
+
+
+def convolving(trainer, dtype):
+    """Seconds that the convolutions of a step take, and their gradients."""
+    size, device = trainer.config.batch_size, trainer.experiment.device
+    x, t = torch.zeros(size, *trainer.config.shape, device=device), torch.zeros(size, device=device)
+    return limits.convolutions(trainer.experiment.denoiser.network, dtype, x, t, training=True).seconds
 
 
 def compare(name, args, device):
@@ -97,9 +102,10 @@ def compare(name, args, device):
     means = [statistics.mean(each[-tail:]) for each in losses]
     error = sum(statistics.variance(each[-tail:]) / tail for each in losses) ** 0.5
     share = 100 * fetching(trainer) / a
+    limit = convolving(trainer, next(iter(limits.precisions(device).values()))) / a
     print(f"{name:<14}{config.precision:<7}{1 / a:>9.2f}{1 / b:>11.2f}{statistics.median(ratios):>8.2f}"
           f"{f'{ratios[0]:.2f}–{ratios[-1]:.2f}':>13}{share:>8.2f} %{trainer.step:>7}"
-          f"{means[0]:>9.4f}{means[1]:>9.4f}{error:>9.4f}", flush=True)  # fmt: skip
+          f"{means[0]:>9.4f}{means[1]:>9.4f}{error:>9.4f}{limit:>8.1%}", flush=True)  # fmt: skip
 
 
 def main():
@@ -114,7 +120,7 @@ def main():
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{where}, torch {torch.__version__}; steps/s are medians over blocks of {BLOCK} steps in turn\n")
     print(f"{'preset':<14}{'ours':<7}{'steps/s':>9}{'textbook':>11}{'ratio':>8}{'least–most':>13}{'reading':>10}{'steps':>7}"
-          f"{'loss':>9}{'textbook':>9}{'± (se)':>9}")  # fmt: skip
+          f"{'loss':>9}{'textbook':>9}{'± (se)':>9}{'limit':>8}")  # fmt: skip
     for name in args.presets:
         compare(name, args, device)
 
