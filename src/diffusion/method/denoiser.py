@@ -77,7 +77,8 @@ class Denoiser(nn.Module):
         kept = copy.deepcopy(self)
         for layer in kept.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.to(torch.bfloat16).to(memory_format=torch.channels_last)
+                layer.to(torch.bfloat16)
+        kept.network.to(memory_format=getattr(self.network, "layout", torch.preserve_format))
         return kept
 
     def null(self, cond: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ class UNet(nn.Module):
     `classes` it is class-conditional: labels are 0 … classes - 1, and `classes` is the null label, for "unconditional".
     """
 
+    layout = torch.channels_last  # of the weights, where they sample in bfloat16 on a CPU
+
     def __init__(self, shape: tuple[int, int, int], widths: Sequence[int] = (48, 96), classes: int = 0):
         super().__init__()
         channels, (high, low) = 4 * shape[0], widths
