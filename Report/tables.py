@@ -33,7 +33,6 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "start": records.start,
     "minutes": records.minutes,
     "speed": records.speed,
-    "five_minutes": records.five_minutes,
     "obedience": records.obedience,
     "latents": records.latents,
     "bayes": records.bayes,
