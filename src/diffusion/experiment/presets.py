@@ -45,7 +45,7 @@ COLD = _named({  # part 2, for either axis
 })
 GUIDED = _named({  # class-conditional
     "unet":          LONG,                                        # FID 0.0254 (N=10,000, 20 NFE, 38.5 epochs)
-    "unet_few":      FEW,                                         # FID 0.080 (N=10,000, 4 NFE, 47 epochs)
+    "unet_few":      FEW,                                         # FID 0.0797 (N=10,000, 4 NFE, 47 epochs)
     "unet_fast":     FAST,                                        # FID 0.19 (N=10,000, 20 NFE, 5 minutes)
     "unet_fashion":  LONG.replace(dataset="FashionMNIST"),        # not measured
     "unet_cifar":    LONG.replace(**CIFAR10, hidden=(128, 256)),  # not measured
