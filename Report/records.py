@@ -143,9 +143,18 @@ def obedience() -> Groups:
     return [[_examined(exam, split)] for exam in exams for split in ("seen", "unseen")]
 
 
-def _examined(exam: Record, split: str) -> Record:
-    """What one exam found in one split: each attribute over all kinds of prompts."""
-    kinds = [kind for name, kind in exam["obedience"].items() if name.endswith(f" {split}")]
+def obedience_digits() -> Groups:
+    """The last exam of a model of digits, a row for each kind of scene and split, then for all kinds together."""
+    exam = read("obedience_digits")[-1]
+    kinds = list(dict.fromkeys(name.split()[0] for name in exam["obedience"]))
+    rows = [(kind, split) for split in ("seen", "unseen") for kind in [*kinds, ""]]
+    return [[_examined(exam, split, kind) | {"kind": kind or "all"}] for kind, split in rows]
+
+
+def _examined(exam: Record, split: str, kind: str = "") -> Record:
+    """What one exam found in one split: each attribute over prompts of one kind or, if none is named, of all."""
+    named = ((name.split(), found) for name, found in exam["obedience"].items())
+    kinds = [found for (its_kind, its_split), found in named if its_split == split and kind in ("", its_kind)]
     every = dict.fromkeys(what for kind in kinds for what in kind["model"])
     total = lambda who, what: Share(*(sum(kind[who].get(what, (0, 0))[i] for kind in kinds) for i in (0, 1)))
     right = total("model", "all right")

@@ -34,6 +34,7 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "minutes": records.minutes,
     "speed": records.speed,
     "obedience": records.obedience,
+    "obedience_digits": records.obedience_digits,
     "latents": records.latents,
     "bayes": records.bayes,
 }
