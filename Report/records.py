@@ -171,18 +171,18 @@ def latents() -> Groups:
         codec, flow = load_weights(path), load_weights(path.with_name(path.name.replace("_vae", "")))
         scores, drawn = flow.about["scores"], size(flow.network) + size(codec.network.decoder)
         own = {"name": flow.config.preset, "latents": codec.config.latent, "guidance_scale": flow.config.guidance_scale}
-        own |= {"to_draw": drawn, "size": drawn + size(codec.network.encoder)}
+        own |= {"to_draw": drawn, "size": drawn + size(codec.network.encoder), "dataset": flow.config.dataset}
         own |= {f"codec_{key}": codec.about["scores"][key] for key in ("half_sse", "kl", "fid")}
         rows.append([scores | own | {"by_codec": scores["fid"] / own["codec_fid"]}])
-    return rows
+    return sorted(rows, key=lambda row: (row[0]["dataset"] != "MNIST", row[0]["to_draw"]))
 
 
 def bayes() -> Groups:
-    """Accuracies by Bayes' rule, of the last test of each model."""
-    found = {record["weights"]: record for record in read("latent_bayes")}
-    name = lambda record: Path(record["weights"]).stem
-    rows = [row | {"model": name(record)} for record in found.values() for row in record["bayes"] if "accuracy" in row]
-    return [[row] for row in rows]
+    """Accuracies by Bayes' rule, of the last test of each model on so many images."""
+    name = lambda record: {"model": Path(record["weights"]).stem}
+    found = [record | row | name(record) for record in read("latent_bayes") for row in record["bayes"]]
+    rows = newest((row for row in found if "accuracy" in row), "model", "name", "n")
+    return [[row] for row in sorted(rows, key=lambda row: row["dataset"] != "MNIST")]
 
 
 def start() -> Groups:
