@@ -177,6 +177,16 @@ def latents() -> Groups:
     return sorted(rows, key=lambda row: (row[0]["dataset"] != "MNIST", row[0]["to_draw"]))
 
 
+def latent_size() -> Groups:
+    """Autoencoders and flows of as many steps, one row a size: of each sampling seed a record of all scales."""
+    merged = {}
+    for record in read("latent_size"):
+        own = {f"{key}_{record['guidance_scale']:g}": record[key] for key in ("fid", "agreement")}
+        key = record["size"], record["seed"]
+        merged[key] = merged.get(key, record) | own
+    return sorted(grouped(merged.values(), "size"), key=lambda group: group[0]["to_draw"])
+
+
 def bayes() -> Groups:
     """Accuracies by Bayes' rule, of the last test of each model on so many images."""
     name = lambda record: {"model": Path(record["weights"]).stem}

@@ -36,6 +36,7 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "obedience": records.obedience,
     "obedience_digits": records.obedience_digits,
     "latents": records.latents,
+    "latent_size": records.latent_size,
     "bayes": records.bayes,
 }
 LAYOUTS = yaml.safe_load((records.ROOT / "Report" / "tables.yaml").read_text())
