@@ -55,6 +55,25 @@ def calls() -> plt.Figure:
     return figure
 
 
+def sizes() -> plt.Figure:
+    """FID and labels against the parameters that a latent model needs to draw."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.4))
+    groups = [means(group) for group in records.latent_size()]
+    size = [r["to_draw"] for r in groups]
+    for scale in ("1", "1.5"):
+        left.plot(size, [r[f"fid_{scale}"] for r in groups], label=f"guidance scale {scale}")
+        right.plot(size, [r[f"agreement_{scale}"] for r in groups], label=f"guidance scale {scale}")
+    left.plot(size, [r["codec_fid"] for r in groups], label="reconstructions")
+    left.axhline(groups[0]["floor"], color="grey", ls="--", lw=0.8, marker="", label="floor")
+    left.set(xlabel="parameters to draw", ylabel="FID", xscale="log", yscale="log")
+    right.set(xlabel="parameters to draw", ylabel="label seen", xscale="log")
+    for panel in (left, right):
+        panel.set_xticks([each * 1000 for each in (5, 10, 30, 100, 300)], ["5 k", "10 k", "30 k", "100 k", "300 k"])
+        panel.xaxis.minorticks_off()
+        panel.legend()
+    return figure
+
+
 def guided() -> plt.Figure:
     """What guidance buys and what it costs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.2))
@@ -87,7 +106,7 @@ def labels() -> plt.Figure:
     return figure
 
 
-CURVES = {make.__name__: make for make in (training, calls, guided, labels)}
+CURVES = {make.__name__: make for make in (training, calls, guided, labels, sizes)}
 
 
 def strips(rows: dict[str, Tensor], times: np.ndarray | tuple = (), cell: float = 0.29) -> plt.Figure:
