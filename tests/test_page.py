@@ -467,6 +467,7 @@ def test_more_steps_end_nearer_to_the_data(modules):
 
 def test_it_works_with_the_server_away(open_page):
     page = open_page("understand?time=0")
+    page.wait_for_load_state("networkidle")  # what the page is made of is there
     page.context.set_offline(True)
     clock = page.get_by_role("slider", name="Time")
     clock.press("End")
