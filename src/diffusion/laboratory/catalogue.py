@@ -71,13 +71,12 @@ def _denoiser(experiment: Experiment) -> dict[str, str]:
 
 def _text(experiment: Experiment) -> dict[str, str]:
     about, scores = experiment.about, experiment.about["scores"]
-    examined = "model" in scores  # of emoji nobody can tell
-    right = lambda split: f"{scores['model'][split]:.1%} of {scores['real'][split]:.1%}" if examined else "–"
+    right = lambda split: f"{scores['model'][split]:.1%} of {scores['real'][split]:.1%}"
     return {
         "steps": f"{about['step']:,}",
         "parameters": _millions(experiment.denoiser.network.parameters()),
-        "guidance scale": f"{scores.get('guidance_scale', experiment.config.guidance_scale):g}",
-        "prompts of a kind": str(scores.get("prompts", "–")),
+        "guidance scale": f"{scores['guidance_scale']:g}",
+        "prompts of a kind": str(scores["prompts"]),
         "all right, seen": right("seen"),
         "all right, unseen": right("unseen"),
     }
