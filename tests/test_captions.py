@@ -13,6 +13,7 @@ from diffusion.data.scenes import (
     LENGTH,
     OPPOSITE,
     PLACES,
+    RULES,
     SIDE,
     WORDS,
     Scene,
@@ -113,6 +114,13 @@ def test_training_never_shows_what_is_held_out_but_every_value_of_it():
     everything = {each for scene in (draw(4, index) for index in range(9000)) for each in scene.combinations}
     assert len({each for each in everything if not is_held_out(each)} - shown) < 9  # rare ones may be missed by chance
     assert all(draw(5, index, "unseen", kind).split == "unseen" for index in range(50) for kind in KINDS)
+
+
+def test_simple_scenes_have_one_or_two_digits_of_six_colours_on_black():
+    scenes = [draw(6, index, rules=RULES["digits-simple"]) for index in range(1000)]
+    assert {scene.kind for scene in scenes} == {"one", "two"} and {scene.ground for scene in scenes} == {"black"}
+    colours = {each.colour for scene in scenes for each in scene.digits}
+    assert len(colours) == 6 and colours < set(COLOURS)
 
 
 def test_a_pair_is_held_out_whichever_is_mentioned_first():

@@ -15,6 +15,7 @@ from diffusion.api.generation import generate, guidance_scale
 from diffusion.api.model import load as load_model
 from diffusion.cli.evaluate import PROMPTS
 from diffusion.data.datasets import Dataset, load
+from diffusion.data.scenes import RULES
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
@@ -102,7 +103,7 @@ def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -
     marks = [each for paper in papers for each in exam.mark(paper, sample([each.caption for each in paper]))]
     print(table(marks, exam.attributes))
     facts = {"weights": args.weights, "seed": args.seed, "calls": sampler.nfe, "guidance_scale": scale}
-    facts |= {"prompts": count, "obedience": record(marks)} | (compare(exam, sample) if dataset == "digits" else {})
+    facts |= {"prompts": count, "obedience": record(marks)} | (compare(exam, sample) if dataset in RULES else {})
     append(args.out, facts)
     if args.ship:
         known = ("prompts", "guidance_scale", "calls", "seed", "twins")

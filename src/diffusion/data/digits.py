@@ -14,7 +14,7 @@ import torch
 from diffusion.data import captions, datasets
 from diffusion.data.datasets import Dataset
 from diffusion.data.glyphs import INK, count_components, scaled
-from diffusion.data.scenes import COLOURS, GROUNDS, LENGTH, SIDE, SIZES, WORDS, Scene, Split, draw
+from diffusion.data.scenes import COLOURS, GROUNDS, LENGTH, RULES, SIDE, SIZES, WORDS, Rules, Scene, Split, draw
 
 HANDWRITTEN = 20_000  # digits of a split of MNIST that scenes are made of
 SAMPLES = {"train": 60_000, "test": 10_000}  # pictures of a split, if nobody says how many
@@ -37,9 +37,10 @@ class Digits:
     glyphs: dict[str, list[np.ndarray]]  # size -> of each digit (n, side, side) uint8, the share of ink
     seed: int = 0
     split: Split | None = None  # only scenes of this; None: of both
+    rules: Rules = RULES["digits"]
 
     def __getitem__(self, index: int) -> Picture:
-        scene = draw(self.seed, index, self.split)
+        scene = draw(self.seed, index, self.split, rules=self.rules)
         return Picture(self.render(scene), scene.caption, scene)
 
     def render(self, scene: Scene) -> np.ndarray:
@@ -69,15 +70,15 @@ def handwritten(split: str, root: Path) -> dict[str, list[np.ndarray]]:
     return {size: [ink[whole & (labels == digit)] for digit in range(10)] for size, ink in packed.items()}
 
 
-def load(split: str, root: Path, samples: int | None = None) -> Dataset:
-    """`samples` pictures of a split with their captions as words. Those to train on show no combination that is held
-    out, those to test with show all; they are drawn from other handwritten digits.
+def load(split: str, root: Path, samples: int | None = None, name: str = "digits") -> Dataset:
+    """`samples` pictures of a split, by the rules of this name, with their captions as words. Those to train on show no
+    combination that is held out, those to test with show all; they are drawn from other handwritten digits.
     """
-    source = Digits(handwritten(split, root), seed=0, split="seen" if split == "train" else None)
+    source = Digits(handwritten(split, root), 0, "seen" if split == "train" else None, RULES[name])
     parts = _parts(source, SAMPLES[split] if samples is None else samples)
     images = torch.from_numpy(np.concatenate([images for images, _ in parts]))
     rows = captions.encode([caption for _, said in parts for caption in said], WORDS, LENGTH)
-    return Dataset("digits", images, rows, WORDS)
+    return Dataset(name, images, rows, WORDS)
 
 
 def _parts(source: Digits, samples: int) -> Sequence[tuple[np.ndarray, list[str]]]:

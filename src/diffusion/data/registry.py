@@ -6,7 +6,14 @@ from dataclasses import replace
 from diffusion.data import fetch
 from diffusion.data.fetch import About
 
-CAPTIONED = ("digits", "nouns", "emoji", "folder", "wikiart")  # of pictures with captions; `sources` reads them
+CAPTIONED = (  # data sets of pictures with captions; `sources` reads them
+    "digits",
+    "digits-simple",
+    "nouns",
+    "emoji",
+    "folder",
+    "wikiart",
+)
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 UNLIKE = "abdefghnqrt"  # the small letters that EMNIST does not merge with their capitals

@@ -4,7 +4,7 @@ The caption is made from the scene, never read from text: whoever checks a pictu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal
 
@@ -34,6 +34,21 @@ SAID = {*GRAMMAR.split(), *" ".join(PLACES).split(), *COLOURS, *GROUNDS, *SIZES,
 WORDS = ("", *sorted(SAID))  # the vocabulary of all captions; the first is the padding
 LENGTH = 24  # words of the longest caption
 Split = Literal["seen", "unseen"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What scenes are drawn from."""
+
+    kinds: dict[str, int] = field(default_factory=KINDS.copy)  # and how often each is drawn
+    colours: tuple[str, ...] = tuple(COLOURS)
+    coloured: float = 0.6  # how often the ground is any of GROUNDS; else it is black
+
+
+RULES = {  # by data set; the second is learnt in minutes
+    "digits": Rules(),
+    "digits-simple": Rules({"one": 4, "two": 6}, ("red", "green", "blue", "yellow", "orange", "purple"), 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -105,36 +120,38 @@ def is_held_out(combination: tuple) -> bool:
 # --- Drawing ---
 
 
-def draw(seed: int, index: int, split: Split | None = None, kind: str | None = None) -> Scene:
+def draw(
+    seed: int, index: int, split: Split | None = None, kind: str | None = None, rules: Rules = RULES["digits"]
+) -> Scene:
     """Scene `index` under a seed, of one split or of both, of one kind or of all; the same on every machine."""
     random = Random(f"{seed} {index}")
-    kind = kind or random.choices([*KINDS], [*KINDS.values()])[0]
+    kind = kind or random.choices([*rules.kinds], [*rules.kinds.values()])[0]
     while True:
-        scene = _draw(random, kind)
+        scene = _draw(random, kind, rules)
         if split in (None, scene.split):
             return scene
 
 
-def _draw(random: Random, kind: str) -> Scene:
+def _draw(random: Random, kind: str, rules: Rules) -> Scene:
     count = {"one": 1, "two": 2, "three": 3, "four": 4}.get(kind) or random.randint(2, 4)
     sizes = random.choices([*SIZES], k=count) if kind in ("one", "two") else ["small"] * count
     if kind == "count" and count == 2:
         sizes = [random.choice([*SIZES])] * 2
-    kinds = [(random.randrange(10), random.choice([*COLOURS])) for _ in range(count)]
+    kinds = [(random.randrange(10), random.choice(rules.colours)) for _ in range(count)]
     if kind == "count":
         kinds = kinds[:1] * count
     elif kind == "groups":  # two kinds of digits, the first `cut` of the one
         cut = random.randint(1, count - 1)
         kinds = kinds[:1] * cut + kinds[1:2] * (count - cut)
         if kinds[0] == kinds[-1]:
-            return _draw(random, kind)
+            return _draw(random, kind, rules)
     place = random.choice(PLACES) if kind == "one" else None
     related = kind in ("two", "three", "four")
     sides = [SIZES[size] for size in sizes]
     spots = [_spot(random, place, sides[0])] if place else layout(random, sides, related)
     digits = tuple(Digit(*what, size, *spot, random.random()) for what, size, spot in zip(kinds, sizes, spots))
     relations = tuple(relation(a.centre, b.centre) for a, b in zip(digits, digits[1:])) if related else ()
-    ground = random.choice([*GROUNDS]) if random.random() < 0.6 else "black"
+    ground = random.choice([*GROUNDS]) if random.random() < rules.coloured else "black"
     return Scene(kind, digits, relations, place, ground, _unsaid(random, kind, count, ground))
 
 

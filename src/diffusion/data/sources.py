@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from diffusion.precision import torch_defaults
 
 LOADERS: dict[str, Callable[..., Dataset]] = {  # load(split, root, samples); labels are words, classes the vocabulary
     "digits": digits.load,
+    "digits-simple": partial(digits.load, name="digits-simple"),
     "nouns": nouns.load,
     "emoji": emoji.load,
     "folder": folder.load_folder,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from diffusion.data import captions
 from diffusion.data.digits import Digits, handwritten
 from diffusion.data.emoji import STYLES, open_emoji
 from diffusion.data.nouns import LAYERS, Noun, open_nouns
-from diffusion.data.scenes import KINDS, Scene, draw, redraw, twin
+from diffusion.data.scenes import RULES, Rules, Scene, Split, draw, redraw, twin
 from diffusion.files import shipped_weights
 from diffusion.laboratory.exam import Exam
 from diffusion.metrics.features import extractor_for
@@ -29,16 +30,17 @@ Draw = Callable[[Sequence[str]], Tensor]  # prompts -> pictures (N, 3, H, W) in 
 class DigitsExam(Exam):
     """Scenes; real pictures of them are drawn from the digits of the test split."""
 
-    kinds, attributes = tuple(KINDS), ATTRIBUTES
+    attributes = ATTRIBUTES
 
-    def __init__(self, root: Path, device: torch.device, count: int, seed: int = 0):
+    def __init__(self, root: Path, device: torch.device, count: int, seed: int = 0, rules: Rules = RULES["digits"]):
         """`count` prompts of each kind, others for each seed."""
+        self.rules, self.kinds = rules, tuple(rules.kinds)
         self.count, self.device, self.seed = count, device, SEED + 3 * seed
         self.source = Digits(handwritten("test", root))
         self.reader = extractor_for("MNIST-crops", shipped_weights(), device)
 
     def questions(self, split: str) -> list[Scene]:
-        return [draw(self.seed, index, split, kind) for kind in KINDS for index in range(self.count)]
+        return [self._draw(index, split, kind) for kind in self.kinds for index in range(self.count)]
 
     def render(self, questions: Sequence[Scene]) -> Tensor:
         return torch.from_numpy(np.stack([self.source.render(scene) for scene in questions])).to(self.device) / 255
@@ -51,7 +53,8 @@ class DigitsExam(Exam):
 
     def twins(self, sample: Draw) -> tuple[Share, Share]:
         """Of a model and of real pictures: pairs of prompts with their roles swapped that are both right."""
-        pairs = [*islice(filter(_has_twin, (draw(self.seed + 1, i, "seen", "two") for i in count())), self.count)]
+        drawn = (self._draw(index, "seen", "two", 1) for index in count())
+        pairs = [*islice(filter(_has_twin, drawn), self.count)]
         swapped = [redraw(twin(scene), self.seed) for scene in pairs]
         verdict = lambda images, asked: [*map(check, self.look(images), asked)]
         of_model = (verdict(sample([each.caption for each in asked]), asked) for asked in (pairs, swapped))
@@ -59,11 +62,15 @@ class DigitsExam(Exam):
 
     def diversity(self, sample: Draw) -> tuple[float, float]:
         """How much pictures of the same prompt differ, of a model and of real ones."""
-        scenes = [scene for kind in KINDS for scene in _described(kind, self.seed + 2)]
+        drawn = ((self._draw(index, "seen", kind, 2) for index in count()) for kind in self.kinds)
+        scenes = [scene for each in drawn for scene in islice(filter(_is_described, each), VARIED)]
         prompts = [scene.caption for scene in scenes for _ in range(EACH)]
         real = self.render([redraw(scene, seed) for scene in scenes for seed in range(EACH)])
         differ = lambda images: diversity(images.unflatten(0, (-1, EACH)))
         return differ(sample(prompts)), differ(real)
+
+    def _draw(self, index: int, split: Split, kind: str, after: int = 0) -> Scene:
+        return draw(self.seed + after, index, split, kind, self.rules)
 
 
 class NounsExam(Exam):
@@ -142,7 +149,8 @@ class EmojiExam(Exam):
         return {"emoji": same, "style": style == question.style}
 
 
-EXAMS: dict[str, Callable[..., Any]] = {"digits": DigitsExam, "nouns": NounsExam, "emoji": EmojiExam}
+EXAMS: dict[str, Callable[..., Any]] = {"nouns": NounsExam, "emoji": EmojiExam}
+EXAMS |= {name: partial(DigitsExam, rules=rules) for name, rules in RULES.items()}
 
 
 def _has_twin(scene: Scene) -> bool:
@@ -151,10 +159,6 @@ def _has_twin(scene: Scene) -> bool:
     return twin(scene).split == "seen" and first.digit != second.digit and first.colour != second.colour
 
 
-def _described(kind: str, seed: int) -> list[Scene]:
-    """Some scenes whose captions leave neither colour nor size open: real pictures of them differ in all the rest."""
-    drawn = (draw(seed, index, "seen", kind) for index in count())
-    is_described = lambda scene: (
-        "colour" not in scene.unsaid and (kind not in ("one", "two") or "size" not in scene.unsaid)
-    )
-    return [*islice(filter(is_described, drawn), VARIED)]
+def _is_described(scene: Scene) -> bool:
+    """Whether its caption leaves neither colour nor size open: real pictures of it differ in all the rest."""
+    return "colour" not in scene.unsaid and (scene.kind not in ("one", "two") or "size" not in scene.unsaid)
