@@ -80,7 +80,11 @@ class TrainingSettings:
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.2
     loss: Literal["l2", "l1"] = "l2"
     teacher: str = "none"  # the weight file of a model that is distilled for few network calls
-    teacher_steps: PositiveInt = 32  # into which the teacher's way from noise to image is divided
+    distillation: Literal["consistency", "matching"] = "consistency"  # of a teacher's paths, or of what it draws
+    start: str = "none"  # the weight file that a distilled model begins with; none: its teacher
+    teacher_steps: PositiveInt = 32  # of consistency: into which the teacher's way from noise to image is divided
+    teacher_scale: Annotated[float, Field(ge=-100, le=100)] = 1.0  # of matching: the teacher's guidance scale
+    critic_pace: Annotated[float, Field(gt=0, le=100)] = 5.0  # its critic's learning rate, in lr; at 1 they may circle
     kl_weight: Level = 0.2  # of a vae: of the KL divergence beside half the squared error, both sums over an image
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the forward pass; bf16 if the processor has it
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -114,21 +114,30 @@ def open_text_encoder(config: Config, root: str | Path = "data") -> minilm.Pretr
 def begin_from_teacher(experiment: Experiment, folders: Iterable[Path]) -> Experiment:
     """Give an untrained experiment the teacher that its config names, if it names one, and that one's weights.
 
-    UserError if the teacher answers another question or has another network.
+    Or those of config.start, if it names a file. UserError if either answers another question or has another network.
     """
     config = experiment.config
     if config.teacher == "none":
+        if config.start != "none" or config.distillation != "consistency":
+            raise UserError("start and distillation are of a model that learns from another: name its teacher, too")
         return experiment
-    taught = load_weights(find_weights(config.teacher, folders))
-    alike = ("shape", "codec", "pixel_range", "process", "schedule", "target", "network", "hidden", "classes")
-    for name in alike:
-        if (its := getattr(taught.config, name)) != (own := getattr(config, name)):
-            raise UserError(f"teacher {config.teacher!r} has {name} {its!r}: its pupil cannot have {own!r}")
     if config.process != "gaussian" or config.schedule == "linear":
         raise UserError(f"teacher {config.teacher!r}: only models in continuous time are distilled")
-    experiment.network.load_state_dict(taught.network.state_dict())
-    experiment.teacher = taught.denoiser.requires_grad_(False)
+    teacher = _alike("teacher", config.teacher, config, folders)
+    start = teacher if config.start == "none" else _alike("start", config.start, config, folders)
+    experiment.network.load_state_dict(start.network.state_dict())
+    experiment.teacher = teacher.denoiser.requires_grad_(False)
     return experiment
+
+
+def _alike(setting: str, name: str, config: Config, folders: Iterable[Path]) -> Experiment:
+    """The experiment in the weight file that a setting names; UserError if its weights do not suit config."""
+    known = load_weights(find_weights(name, folders))
+    alike = ("shape", "codec", "pixel_range", "process", "schedule", "target", "network", "hidden", "classes")
+    for each in alike:
+        if (its := getattr(known.config, each)) != (own := getattr(config, each)):
+            raise UserError(f"{setting} {name!r} has {each} {its!r}: its pupil cannot have {own!r}")
+    return known
 
 
 def weight_folders() -> list[Path]:

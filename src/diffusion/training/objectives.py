@@ -3,6 +3,7 @@
 Drawing takes no gradients, and its random numbers come from `noise` alone, one stream for each image of the batch.
 """
 
+import copy
 from typing import Any, Protocol
 
 import torch
@@ -11,15 +12,20 @@ from torch import Tensor, nn
 from diffusion.experiment.build import Experiment
 from diffusion.method.consistency import EARLIEST, neighbour
 from diffusion.method.denoiser import Cond, Denoiser
+from diffusion.method.matching import call_time, descent, guided, surrogate
 from diffusion.method.noise import Noise
 from diffusion.method.process import append_dims
 from diffusion.networks.autoencoder import Autoencoder
 from diffusion.precision import computes_bf16
 
 Inputs = tuple[Any, ...]
+MOST_CALLS = 4  # that a model distilled by matching is trained for
+TAU = (0.02, 0.98)  # between which its draws are compared with the teacher's, as in Yin et al. (2024a)
 
 
 class Objective(Protocol):
+    critic: nn.Module | None = None  # trained beside the module that is asked for, and saved with the training's state
+
     def draw(self, data: Tensor, labels: Tensor | None, noise: Noise) -> Inputs:
         """The arguments of the loss, of a batch's images or latents (B, …) and its labels (B, …)."""
 
@@ -31,7 +37,9 @@ def objective_of(experiment: Experiment) -> Objective:
     """What the experiment's config says that it is trained for."""
     if experiment.config.is_codec:
         return Reconstruction(experiment)
-    return Denoising(experiment) if experiment.config.teacher == "none" else Consistency(experiment)
+    if experiment.config.teacher == "none":
+        return Denoising(experiment)
+    return Matching(experiment) if experiment.config.distillation == "matching" else Consistency(experiment)
 
 
 class Loss(nn.Module):
@@ -39,13 +47,13 @@ class Loss(nn.Module):
 
     def __init__(self, objective: Objective, trained: nn.Module):
         super().__init__()
-        self.objective, self.trained = objective, trained
+        self.objective, self.trained, self.critic = objective, trained, objective.critic
 
     def forward(self, *inputs: Any) -> Tensor:
         return self.objective.loss(self.trained, *inputs)
 
 
-class Denoising:
+class Denoising(Objective):
     """A denoiser's own loss at random times; labels are dropped now and then, so that it can also do without."""
 
     def __init__(self, experiment: Experiment):
@@ -66,7 +74,7 @@ class Denoising:
         return trained.loss(*inputs)
 
 
-class Consistency:
+class Consistency(Objective):
     """Consistency distillation (Song et al., 2023): x_0 of x_t is to be that of its neighbour on the teacher's path.
 
     The neighbour is asked of the moving average, which is the experiment's own denoiser.
@@ -91,7 +99,37 @@ class Consistency:
         return (error / t).mean()  # near t = 0, x_0 is x_t and little of the network
 
 
-class Reconstruction:
+class Matching(Objective):
+    """Distribution matching distillation (Yin et al., 2024a) without pairs of noise and image (Yin et al., 2024b).
+
+    One call at a time of the sampler "consistency" is to draw what the teacher draws, which may be guided. The critic
+    is a denoiser of these draws, trained in the same steps: neither loss has a gradient in the other's weights.
+    """
+
+    def __init__(self, experiment: Experiment):
+        assert experiment.teacher is not None, "experiment.weights.begin_from_teacher opens it"
+        self.experiment, self.teacher = experiment, experiment.teacher
+        self.critic: Denoiser = copy.deepcopy(experiment.teacher).requires_grad_(True)
+
+    @torch.no_grad()
+    def draw(self, data: Tensor, labels: Tensor | None, noise: Noise) -> Inputs:
+        e = self.experiment
+        x_0, eps, _, _, cond = Denoising(e).draw(data, labels, noise)
+        t = call_time(noise.uniform(), noise.uniform(), MOST_CALLS)
+        tau = TAU[0] + (TAU[1] - TAU[0]) * noise.uniform()
+        return e.process.degrade(x_0, t, eps), t, cond, tau, noise(x_0)
+
+    def loss(self, trained: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, tau: Tensor, eps: Tensor) -> Tensor:
+        drawn = trained(x_t, t, cond)
+        fixed = drawn.detach()
+        x_tau = self.experiment.process.degrade(fixed, tau, eps)
+        with torch.no_grad():
+            real = guided(self.teacher, x_tau, tau, cond, self.experiment.config.teacher_scale)
+            gradient = descent(fixed, real, self.critic(x_tau, tau, cond))
+        return surrogate(drawn, gradient) + self.critic.loss(fixed, eps, x_tau, tau, cond)
+
+
+class Reconstruction(Objective):
     """An autoencoder's: half the squared error, or with loss "l1" the absolute one, summed over an image.
 
     Of a variational one with kl_weight times KL(q(z | x) || N(0, 1)) (Kingma & Welling, 2014, appendix B), with a fresh

@@ -22,7 +22,6 @@ from diffusion.training.objectives import Loss, Objective, objective_of
 SYNC_EVERY = 20  # steps after which losses are read from a GPU: each time, it has to wait for the CPU
 Number = float | Tensor
 FITTED = 20_000  # training images that a process learns its prior from
-STATE = {"denoiser": "trained", "ema": "ema", "optimizer": "optimizer"}  # as a saved state calls them
 
 
 class Diverged(Failure):
@@ -57,18 +56,21 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(data, e.config.batch_size)  # refuses a batch that cannot be filled
         self.ema: Any = e.to(device).trained.requires_grad_(False).eval()
         self.trained: Any = copy.deepcopy(self.ema).requires_grad_(True)
+        self.objective: Objective = objective_of(e)
+        critic: Any = self.objective.critic
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
-        weights, betas = self.trained.parameters(), (0.9, e.config.beta2)
-        cuda = device.type == "cuda"
+        weights = [{"params": list(each.parameters())} for each in (self.trained, critic) if each]
+        cuda, betas = device.type == "cuda", (0.9, e.config.beta2)
         self.optimizer: Any = torch.optim.Adam(weights, lr=e.config.lr, betas=betas, fused=True, capturable=cuda)
+        self.parts = {"denoiser": self.trained, "ema": self.ema, "optimizer": self.optimizer}  # of a saved state
+        self.parts |= {"critic": critic} if critic else {}
         self.optimize: Callable = self._optimize
         if cuda:  # a CPU gains nothing; the compiler also turns to channels_last by itself
-            for each in filter(None, (self.trained, self.ema, e.teacher)):
+            for each in filter(None, (self.trained, self.ema, e.teacher, critic)):
                 network: Any = each if e.config.is_codec else each.network
                 network.compile()
         if cuda and self.accelerator.num_processes == 1:
             self.optimize = Graphed(self._optimize)
-        self.objective: Objective = objective_of(e)
         self.loss = self.accelerator.prepare_model(Loss(self.objective, self.trained))
         self.losses: list[float] = []  # of every step so far, mean over processes
         self.end: int | None = None  # the step at which a training of planned length ends; lr falls towards it
@@ -129,10 +131,11 @@ class Trainer:
         noise = Noise(self.config.seed, first + torch.arange(len(data), device=data.device))
         loss = self.loss(*self.objective.draw(data, labels, noise))
         self.accelerator.backward(loss)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained.parameters() if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.loss.parameters() if p.grad is not None])
         self.bad.copy_(torch.maximum(self.bad, (~torch.isfinite(loss.detach() + norm)).float()))
         self.optimizer.found_inf = self.bad
-        self.optimizer.param_groups[0]["lr"] = lr
+        for group, pace in zip(self.optimizer.param_groups, (1, self.config.critic_pace)):
+            group["lr"] = lr * pace
         self.optimizer.step()
         self._update_ema(ema_weight)
         return torch.stack([loss.detach(), norm])
@@ -169,15 +172,15 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that the rest of the training depends on: plain tensors and values, for files.save."""
         self.sync_losses()
-        parts = {key: getattr(self, name).state_dict() for key, name in STATE.items()}
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
         read = gather_object([self.data.position()])  # of every process; most sources have nothing to say
         parts |= {"position": read} if any(read) else {}
         return parts | {"losses": torch.tensor(self.losses, dtype=torch.float64), "end": self.end}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
-        for key, name in STATE.items():
-            getattr(self, name).load_state_dict(state[key])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
         self.losses, self.end = state["losses"].tolist(), state.get("end")
         if read := state.get("position"):
             if len(read) != self.accelerator.num_processes:
