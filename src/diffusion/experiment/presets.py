@@ -14,6 +14,7 @@ FAST = CONDITIONAL.replace(batch_size=64, lr=2e-3, beta2=0.99, warmup=100, decay
 LONG = FAST.replace(batch_size=128, hidden=(64, 128), ema_decay=0.9995)
 WIDE = (64, 128, 256, 128, 64)
 FEW = LONG.replace(teacher="unet", draw_time="uniform", lr=5e-4, sampler="consistency", sampler_steps=4)
+MATCHED = FEW.replace(distillation="matching", start="unet_few", lr=1e-4)
 FEW = FEW.replace(guidance_scale=1.25)
 VAE = Config(network="vae", hidden=(12, 48, 24), kl_weight=0.14, lr=4e-3, beta2=0.99, warmup=200, decay=0.5)
 VAE = VAE.replace(batch_size=512, held_out=5000)
@@ -46,6 +47,7 @@ COLD = _named({  # part 2, for either axis
 GUIDED = _named({  # class-conditional
     "unet":          LONG,                                        # FID 0.0254 (N=10,000, 20 NFE, 38.5 epochs)
     "unet_few":      FEW,                                         # FID 0.0797 (N=10,000, 4 NFE, 47 epochs)
+    "unet_matched":  MATCHED,                                     # not measured
     "unet_fast":     FAST,                                        # FID 0.19 (N=10,000, 20 NFE, 5 minutes)
     "unet_fashion":  LONG.replace(dataset="FashionMNIST"),        # FID 0.11 (N=10,000, 20 NFE, 80.8 epochs)
     "unet_cifar":    LONG.replace(**CIFAR10, hidden=(128, 256)),  # not measured
