@@ -76,6 +76,7 @@ UNUSUAL = Config(
     activation="relu",
     classes=7,
     text_encoder="minilm",
+    pooled=False,
     words=("", "a"),
     caption_length=5,
     drop_prob=0.25,

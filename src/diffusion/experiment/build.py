@@ -140,7 +140,8 @@ def _network(config: Config, shape: Shape, pretrained: Pretrained | None) -> nn.
         if config.text_encoder == "minilm" and not pretrained:
             raise UserError("there is no text encoder here for a model that reads with MiniLM: load that one first")
         minilm = MiniLM(pretrained.weights) if pretrained else None
-        return TextUNet(shape, config.hidden, len(config.words), config.caption_length, minilm=minilm)
+        read = len(config.words), config.caption_length
+        return TextUNet(shape, config.hidden, *read, minilm=minilm, pooled=config.pooled)
     if config.network == "unet":
         return UNet(shape, config.hidden, config.classes)
     if config.classes:

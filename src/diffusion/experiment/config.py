@@ -60,6 +60,8 @@ class NetworkSettings:
     classes: NonNegativeInt = 0  # labels that the network is conditioned on; 0: none
     text_encoder: Literal["words", "minilm"] = "words"  # what reads captions: word vectors that are trained with the
     # rest, or pretrained MiniLM, frozen, which knows any word
+    pooled: bool = True  # whether the mean of a caption's words is added to the time: it soon tells what is drawn, and
+    # long hides which word belongs to which
     words: tuple[str, ...] = ()  # of the captions that a text network reads, the padding first; of minilm, none
     caption_length: NonNegativeInt = 0  # words, or pieces, of the longest; both are the data set's
     drop_prob: Probability = 0.1  # how often training hides the label, so that the network can also do without
