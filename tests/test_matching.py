@@ -1,6 +1,7 @@
 """Distribution matching distillation on data of which every score is known, and as an objective of the trainer."""
 
 import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ from diffusion.method.matching import call_time, descent, guided, surrogate
 from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian
 from diffusion.method.schedule import Cosine, Rectified
-from diffusion.training.objectives import Matching
+from diffusion.training.objectives import Matching, objective_of
 from diffusion.training.trainer import Trainer
 
 TEACHER = PRESETS["unet"].replace(hidden=(8, 8), batch_size=16)
@@ -100,7 +101,7 @@ def test_a_student_and_its_critic_end_at_the_teachers_distribution():
     e.codec, e.teacher = SimpleNamespace(draw=lambda data, noise: data), Denoiser(Gauss(M, S).requires_grad_(False))
     objective, student = Matching(e), Denoiser(Gauss(-0.2, 0.8, student=True))
     critic = {"params": list(objective.critic.parameters()), "lr": 0.01 * e.config.critic_pace}
-    optimizer = torch.optim.Adam([{"params": list(student.parameters())}, critic], lr=0.01)
+    optimizer = torch.optim.Adam([{"params": list(student.parameters())}, critic], lr=0.01, betas=(0.0, 0.99))
     for step in range(250):
         noise = Noise(0, step * 64 + torch.arange(64))
         data = M + S * noise(torch.empty(64, 1, 4, 4))
@@ -129,6 +130,20 @@ def test_neither_loss_reaches_the_weights_of_the_other():
         objective.loss(student, *inputs).backward()
         assert all(map(torch.equal, grads(moved), known))
         frozen.requires_grad_(True)
+
+
+@pytest.mark.parametrize("distillation", ["consistency", "matching"])
+def test_no_step_waits_for_the_device_to_tell_a_number(distillation, monkeypatch):
+    """A device without numbers has none to tell: what runs on it can be recorded as a CUDA graph."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # not known to this device
+    e = build(PUPIL.replace(distillation=distillation))
+    e.teacher = copy.deepcopy(e.denoiser)
+    objective, student = objective_of(e.to("meta")), copy.deepcopy(e.denoiser)
+    data, labels = torch.empty(4, 1, 28, 28, device="meta"), torch.empty(4, dtype=torch.long, device="meta")
+    inputs = objective.draw(data, labels, Noise(0, torch.arange(4, device="meta")))
+    assert objective.loss(student, *inputs).shape == ()
+    with pytest.raises(RuntimeError):
+        inputs[0].sum().item()
 
 
 def begun(folder, **changes):

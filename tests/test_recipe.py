@@ -93,6 +93,7 @@ UNUSUAL = Config(
     critic_pace=3.0,
     kl_weight=0.125,
     lr=1e-30,
+    beta1=0.75,
     beta2=0.95,
     warmup=17,
     decay=0.125,

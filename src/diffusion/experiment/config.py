@@ -73,6 +73,7 @@ class NetworkSettings:
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     lr: Annotated[float, Field(gt=0, le=100)] = 2e-4  # Adam's learning rate
+    beta1: Share = 0.9  # Adam's, of the gradients; two networks that answer each other circle less with 0
     beta2: Share = 0.999  # Adam's, of the squared gradients
     warmup: NonNegativeInt = 0  # steps over which lr rises to its height
     decay: Share = 0.0  # the last part of a training of planned length over which lr falls to 0

@@ -60,7 +60,7 @@ class Trainer:
         critic: Any = self.objective.critic
         # Fused Adam takes a flag that makes it skip its step on the device itself: the guard costs no synchronization.
         weights = [{"params": list(each.parameters())} for each in (self.trained, critic) if each]
-        cuda, betas = device.type == "cuda", (0.9, e.config.beta2)
+        cuda, betas = device.type == "cuda", (e.config.beta1, e.config.beta2)
         self.optimizer: Any = torch.optim.Adam(weights, lr=e.config.lr, betas=betas, fused=True, capturable=cuda)
         self.parts = {"denoiser": self.trained, "ema": self.ema, "optimizer": self.optimizer}  # of a saved state
         self.parts |= {"critic": critic} if critic else {}
