@@ -102,8 +102,9 @@ class Consistency(Objective):
 class Matching(Objective):
     """Distribution matching distillation (Yin et al., 2024a) without pairs of noise and image (Yin et al., 2024b).
 
-    One call at a time of the sampler "consistency" is to draw what the teacher draws, which may be guided. The critic
-    is a denoiser of these draws, trained in the same steps: neither loss has a gradient in the other's weights.
+    One call at a time of the sampler "consistency" is to draw what the teacher draws, which may be guided; before t = 1
+    it starts from noisy training images, not from calls of its own. The critic is a denoiser of what is drawn, trained
+    in the same steps: neither loss has a gradient in the other's weights.
     """
 
     def __init__(self, experiment: Experiment):
