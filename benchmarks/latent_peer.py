@@ -3,8 +3,8 @@
 python benchmarks/latent_peer.py                            ours: what they draw, how fast; a minute or two
 python benchmarks/latent_peer.py --peer FOLDER              the peer, too; its Bayes' rule takes half an hour
 
-FOLDER holds github.com/sofia-dominguezc/MNIST-diffusion at 005fc0c. The peer is its own code with its own weights for
-MNIST, sampled and tested as its commands do. Speed: labels in, guided and decoded images out, the first batch apart; on
+FOLDER holds github.com/sofia-dominguezc/MNIST-diffusion at 005fc0c. The peer is its own code with the weights for MNIST
+that lie there, those that it brings or what its own commands trained, sampled and tested as they do. Speed: labels in, guided and decoded images out, the first batch apart; on
 a CPU by the seconds of its threads, which other processes hardly change: give it one (OMP_NUM_THREADS=1).
 """
 
