@@ -4,8 +4,9 @@ python benchmarks/latent_peer.py                            ours: what they draw
 python benchmarks/latent_peer.py --peer FOLDER              the peer, too; its Bayes' rule takes half an hour
 
 FOLDER holds github.com/sofia-dominguezc/MNIST-diffusion at 005fc0c. The peer is its own code with the weights for MNIST
-that lie there, those that it brings or what its own commands trained, sampled and tested as they do. Speed: labels in, guided and decoded images out, the first batch apart; on
-a CPU by the seconds of its threads, which other processes hardly change: give it one (OMP_NUM_THREADS=1).
+that lie there, those that it brings or what its own commands trained, sampled and tested as they do. Speed: labels in,
+guided and decoded images out, the first batch apart; on a CPU by the seconds of its threads, which other processes
+hardly change: give it one (OMP_NUM_THREADS=1).
 """
 
 import argparse
