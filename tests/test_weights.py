@@ -18,6 +18,7 @@ from diffusion.api.generation import trajectory
 from diffusion.cli import weights as command_line
 from diffusion.commands import weights
 from diffusion.data import datasets as data
+from diffusion.errors import UserError
 from diffusion.experiment import presets
 from diffusion.experiment.config import Config
 from diffusion.experiment.presets import COLD, DDPM, GUIDED, LATENT
@@ -175,6 +176,30 @@ def test_the_stored_scores_are_those_of_the_stored_weights(few):
     *_, images = trajectory(experiment, torch.arange(64), SamplingOptions("direct"), originals=originals)
     assert scores["restored"]["direct"]["fid"] == pytest.approx(score(images, reference).fid, rel=1e-6)
     assert scores["restored"]["direct"]["mean"] == pytest.approx(images.mean().item(), abs=2e-3)
+
+
+def test_the_mean_of_files_is_theirs_in_every_weight_and_scored(few):
+    folder, make = few
+    make("--only", "tiny_row", "--eval-seeds", "1")
+    file = folder / "w/custom_mnist_2_row_default_7.pth"
+    parts = [file.rename(folder / "a.pth"), folder / "b.pth"]
+    content = files.load(parts[0])
+    files.save(parts[1], content | {"network": {name: value + 1 for name, value in content["network"].items()}})
+    make("--only", "tiny_row", "--eval-seeds", "1", "--mean", *map(str, parts))
+    mean = files.load(file)
+    for name, value in content["network"].items():
+        assert torch.allclose(mean["network"][name].float(), value.float() + 0.5, rtol=2e-3, atol=2e-3)
+    assert mean["about"]["mean_of"] == 2 and mean["about"]["scores"]["n"] == 64
+    for words, says in {
+        ("--only", "tiny", "tiny_row"): "--mean makes one file: name it by --only, a family that has no other",
+        (
+            "--only",
+            "tiny_row",
+        ): "--mean 'unet' has pixel_range (-1.0, 1.0): what is to have its weights cannot have (-0.5, 0.5)",
+    }.items():
+        with pytest.raises(UserError) as error:
+            make(*words, "--mean", "unet")
+        assert str(error.value).startswith(says)
 
 
 def test_a_misspelt_family_is_answered_with_the_nearest(few, capsys):

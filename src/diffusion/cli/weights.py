@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   python src weights                            all of them: on two CPU cores an hour or more for most, days in all
   python src weights --only default unet        two families
   python src weights --table                    no training: write weights/README.md anew
+  python src weights --only unet_matched --mean a.pth b.pth unet_few     the mean of the weights of three trainings
 """
 
 
@@ -21,6 +22,8 @@ def read(argv: list[str] | None = None) -> Namespace:
     into = "the folder of the finished files (default: weights/)"
     p.add_argument("--into", type=output_directory, default=str(shipped_weights()), help=into)
     p.add_argument("--rescore", action="store_true", help="train nothing; score the files that are there anew")
+    mean = "train nothing; store the mean of the weights of these files as the one that --only names, scored"
+    p.add_argument("--mean", nargs="+", default=[], metavar="WEIGHTS", help=mean)
     p.add_argument("--table", action="store_true", help="only write the folder's README.md anew")
     resume = {"help": "understood, not needed: what was stopped goes on"}
     out = {"type": output_directories("runs"), "help": "where runs/ is made"}

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusion import files
+from diffusion.errors import UserError
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.experiment.sampling import build_sampler
-from diffusion.experiment.weights import load_weights, save_weights
+from diffusion.experiment.weights import load_alike, load_weights, mean_of, save_weights, weight_folders
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.laboratory.families import FAMILIES, Family
 from diffusion.laboratory.judge import COLD_SAMPLERS, Judge, open_run
@@ -19,6 +20,10 @@ from diffusion.laboratory.run import Run
 
 
 def main(args: Namespace) -> None:
+    if args.mean and [len(FAMILIES[name].files) for name in args.only] != [1]:
+        raise UserError("--mean makes one file: name it by --only, a family that has no other")
+    make = lambda name: load_alike("--mean", name, FAMILIES[args.only[0]].config, weight_folders())
+    parts = [*map(make, args.mean)]
     for name in args.only if not args.table else ():
         family = FAMILIES[name]
         due = [file for file in family.files if (args.into / file).exists() == args.rescore]
@@ -26,8 +31,10 @@ def main(args: Namespace) -> None:
             begun = (args.out / "runs" / family.names[0] / "state.pt").exists()
             own = {"resume": begun, "eval_samples": args.eval_samples or family.samples}
             run, judge = open_run(Namespace(**vars(args) | own), family.config, *family.names)
-            for epoch in () if args.rescore else trained(run, family):
+            for epoch in () if args.rescore or parts else trained(run, family):
                 run.record(epoch)
+            if parts:
+                save_weights(run.folder.path / due[0], mean_of(parts))
             ship(judge, due, args.into if args.rescore else run.folder.path, args.into)
         nothing = "nothing is there" if args.rescore else "nothing was missing"
         written = ", ".join(str(args.into / file) for file in due)

@@ -14,7 +14,7 @@ FAST = CONDITIONAL.replace(batch_size=64, lr=2e-3, beta2=0.99, warmup=100, decay
 LONG = FAST.replace(batch_size=128, hidden=(64, 128), ema_decay=0.9995)
 WIDE = (64, 128, 256, 128, 64)
 FEW = LONG.replace(teacher="unet", draw_time="uniform", lr=5e-4, sampler="consistency", sampler_steps=4)
-MATCHED = FEW.replace(distillation="matching", start="unet_few", lr=5e-5, critic_pace=20, beta1=0)
+MATCHED = FEW.replace(distillation="matching", start="unet_few", lr=1e-4, critic_pace=10, teacher_scale=1.15)
 FEW = FEW.replace(guidance_scale=1.25)
 VAE = Config(network="vae", hidden=(12, 48, 24), kl_weight=0.14, lr=4e-3, beta2=0.99, warmup=200, decay=0.5)
 VAE = VAE.replace(batch_size=512, held_out=5000)

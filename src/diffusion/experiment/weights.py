@@ -1,6 +1,6 @@
 """Weight files: written, found by name, and read, ours and the coursework's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +20,7 @@ from diffusion.method.averaging import Averaging
 from diffusion.method.codec import Codec, Latents
 
 FORMAT = "cold_dif_model 1"
+ALIKE = ("shape", "codec", "pixel_range", "process", "schedule", "target", "network", "hidden", "classes")
 
 
 def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path:
@@ -123,21 +124,31 @@ def begin_from_teacher(experiment: Experiment, folders: Iterable[Path]) -> Exper
         return experiment
     if config.process != "gaussian" or config.schedule == "linear":
         raise UserError(f"teacher {config.teacher!r}: only models in continuous time are distilled")
-    teacher = _alike("teacher", config.teacher, config, folders)
-    start = teacher if config.start == "none" else _alike("start", config.start, config, folders)
+    teacher = load_alike("teacher", config.teacher, config, folders)
+    start = teacher if config.start == "none" else load_alike("start", config.start, config, folders)
     experiment.network.load_state_dict(start.network.state_dict())
     experiment.teacher = teacher.denoiser.requires_grad_(False)
     return experiment
 
 
-def _alike(setting: str, name: str, config: Config, folders: Iterable[Path]) -> Experiment:
-    """The experiment in the weight file that a setting names; UserError if its weights do not suit config."""
+def load_alike(what: str, name: str, config: Config, folders: Iterable[Path]) -> Experiment:
+    """The experiment in a weight file, `what` for; UserError if an experiment of config cannot have its weights."""
     known = load_weights(find_weights(name, folders))
-    alike = ("shape", "codec", "pixel_range", "process", "schedule", "target", "network", "hidden", "classes")
-    for each in alike:
+    for each in ALIKE:
         if (its := getattr(known.config, each)) != (own := getattr(config, each)):
-            raise UserError(f"{setting} {name!r} has {each} {its!r}: its pupil cannot have {own!r}")
+            raise UserError(f"{what} {name!r} has {each} {its!r}: what is to have its weights cannot have {own!r}")
     return known
+
+
+def mean_of(experiments: Sequence[Experiment]) -> Experiment:
+    """The first, given the mean of the weights of all, whose networks are alike. Of trainings that began alike it is
+    often better than any of them (Wortsman et al., 2022).
+    """
+    states = [each.network.state_dict() for each in experiments]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    experiments[0].network.load_state_dict(mean)
+    experiments[0].about["mean_of"] = len(experiments)
+    return experiments[0]
 
 
 def weight_folders() -> list[Path]:
