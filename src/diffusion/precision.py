@@ -1,6 +1,7 @@
 """Which numbers a processor computes in, whatever a caller has set in torch."""
 
 import inspect
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -21,6 +22,15 @@ def computes_bf16(device: torch.device) -> bool:
         return "bf16" in Path("/proc/cpuinfo").read_text()  # avx512_bf16, amx_bf16; bf16 on Arm
     except OSError:
         return False
+
+
+def processor() -> str:
+    """What the processor is and can do, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from diffusion.errors import Failure
-from diffusion.serving.cohort import Cohort, DeadlineExceeded, Job, predict
+from diffusion.experiment.build import Experiment
+from diffusion.serving.cohort import Ask, Cohort, DeadlineExceeded, Job, predict
 
 log = logging.getLogger(__name__)
 Observe = Callable[[int, float, float], object]  # told of every round: its rows, its seconds, those in the network
@@ -28,6 +29,7 @@ class Batcher:
 
     def __init__(self, max_rows: int = 64, observe: Observe = lambda *round: None):
         self.max_rows, self.observe = max_rows, observe
+        self.network_of: Callable[[Experiment], Ask] = lambda experiment: experiment.denoiser.predict
         self._lately: deque[tuple[int, float]] = deque([(10, 0.1)], maxlen=50)  # rows and seconds of rounds
         self._open: set[Job] = set()  # submitted and not done, wherever they are between waiting and being computed
         self._waiting: deque[Job] = deque()
@@ -161,7 +163,7 @@ class Batcher:
         """One network call for all of them, and on they go; its rows and seconds. If it fails, each is tried alone."""
         began = time.monotonic()
         try:
-            outputs, rows = predict(cohorts, self.max_rows)
+            outputs, rows = predict(cohorts, self.max_rows, self.network_of(cohorts[0].experiment))
         except Exception as error:
             if len(cohorts) > 1:
                 rows, seconds = zip(*(self._answer([cohort]) for cohort in cohorts))

@@ -1,7 +1,7 @@
 """Jobs that are computed together, and the network calls of such."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
@@ -9,8 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffusion.method.denoiser import Cond
 from diffusion.serving.suspended import Call, Suspended
 from diffusion.serving.tasks import Task
+
+Ask = Callable[[Tensor, Tensor, Cond], Tensor]  # a denoiser's `predict`, or what stands for it
 
 
 class DeadlineExceeded(Exception):
@@ -82,7 +85,7 @@ class Cohort:
         return self.live.repeat(len(self.call.x) // len(self.live)).to(self.call.x.device)
 
 
-def predict(cohorts: Sequence[Cohort], most: int) -> tuple[list[Tensor], int]:
+def predict(cohorts: Sequence[Cohort], most: int, ask: Ask) -> tuple[list[Tensor], int]:
     """The network's outputs for the calls of cohorts of one experiment, at most so many rows at a time; all rows.
 
     Rows that nobody wants any more are not computed: their outputs are 0.
@@ -97,7 +100,7 @@ def predict(cohorts: Sequence[Cohort], most: int) -> tuple[list[Tensor], int]:
         cond = wanted([null.expand(len(c.x), *null.shape[1:]) if c.cond is None else c.cond for c in calls])
     size = math.ceil(len(x) / math.ceil(len(x) / most))
     conds = [None] * len(x) if cond is None else cond.split(size)
-    parts = [denoiser.predict(*part) for part in zip(x.split(size), t.split(size), conds)]
+    parts = [ask(*part) for part in zip(x.split(size), t.split(size), conds)]
     outputs = torch.cat(parts).split([len(c.x) if live is None else int(live.sum()) for c, live in zip(calls, lives)])
     return [spread(output, live) for output, live in zip(outputs, lives)], len(x)
 

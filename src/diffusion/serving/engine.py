@@ -9,9 +9,11 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from diffusion.experiment.build import Experiment
 from diffusion.serving.batcher import Batcher
 from diffusion.serving.catalogue import Catalogue, load_catalogue
-from diffusion.serving.cohort import DeadlineExceeded, Job
+from diffusion.serving.cohort import Ask, DeadlineExceeded, Job
+from diffusion.serving.compiling import Compiling, State, compile_when_it_pays
 from diffusion.serving.metrics import Metrics
 from diffusion.serving.problems import ClientGone, Problem
 from diffusion.serving.settings import Settings
@@ -32,23 +34,32 @@ class Engine:
         self.settings, self.device, self.metrics = settings, device, Metrics()
         self.batcher = Batcher(settings.max_rows, self.metrics.observe_round)
         self.phase, self.catalogue = Phase.LOADING, Catalogue([], {})
+        self.compiling: dict[int, Compiling] = {}  # by the id of their experiment
         self.open: set[Job] = set()  # accepted and not done
         self.error: Exception | None = None  # why the models could not be loaded
         self.after_loading: Callable[[], object] = lambda: None
         self.metrics.follow("queue_image_calls", "accepted and not done", lambda: self.batcher.backlog)
         self.metrics.follow("open_requests", "accepted and not done", lambda: len(self.open))
         self.metrics.follow("image_calls_per_second", "measured lately", lambda: self.batcher.rate)
+        count = lambda state: lambda: sum(each.state is state for each in self.compiling.values())
+        self.metrics.follow("compiling_networks", "being compiled or tried", count(State.COMPILING))
+        self.metrics.follow("compiled_networks", "that answer compiled", count(State.COMPILED))
 
     async def load(self) -> None:
         """Load the models, off the loop; then requests are accepted."""
         try:
             self.catalogue = await asyncio.to_thread(load_catalogue, self.settings.weights, self.device)
             await asyncio.to_thread(warm_up, self.catalogue)
+            self.compiling = compile_when_it_pays(self.catalogue, self.settings.compile)
+            self.batcher.network_of = self.network_of
             self.batcher.start()
             self.phase = Phase.READY
         except Exception as error:
             self.phase, self.error = Phase.FAILED, error
         self.after_loading()
+
+    def network_of(self, experiment: Experiment) -> Ask:
+        return self.compiling.get(id(experiment), experiment.denoiser.predict)
 
     @property
     def health(self) -> tuple[bool, str]:
@@ -115,6 +126,8 @@ class Engine:
     def stop(self) -> None:
         if self.batcher.alive:
             self.batcher.stop(timeout=10)
+        for each in self.compiling.values():
+            each.close()
 
 
 @torch.no_grad()

@@ -24,6 +24,8 @@ class Settings:
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000  # 0: any that is free
     token: str | None = None  # what clients send as `Authorization: Bearer …`; a must beyond this machine
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto is the GPU if there is one
+    compile: Literal["auto", "bf16", "no"] = "auto"  # networks on a CPU, once that pays; bf16: also those whose images
+    # then change by bfloat16's rounding
     allow_hosts: tuple[str, ...] = ()  # names that the server goes by, beside localhost
     allow_origins: tuple[str, ...] = ()  # pages of other servers that may call this one, such as https://example.org
     max_count: Count = 64  # images a request
