@@ -201,7 +201,7 @@ def test_a_server_compiles_while_it_answers_and_draws_the_same_images(tmp_path, 
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     file = model.save(tmp_path / "tiny.pth")
     draw = lambda client: images(client.post(GENERATIONS, json=ORDER).raise_for_status().json()["data"])
-    with running(weights=(str(file),)) as client:
+    with running(weights=(str(file),), compile="auto") as client:
         (one,) = client.engine.compiling.values()
         before, waits = draw(client), []
         until = time.monotonic() + 240
@@ -221,7 +221,7 @@ def test_a_server_compiles_while_it_answers_and_draws_the_same_images(tmp_path, 
                     expected = one.denoiser.predict(x, t, cond)
                 torch.testing.assert_close(one(x, t, cond), expected, atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(compiling, "Compilation", None)  # the next process finds what this one compiled
-    with running(weights=(str(file),)) as client:
+    with running(weights=(str(file),), compile="auto") as client:
         (one,) = client.engine.compiling.values()
         for _ in range(1 + TRIALS):
             torch.testing.assert_close(draw(client), before, atol=NEAR, rtol=0)
