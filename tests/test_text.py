@@ -23,7 +23,7 @@ from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory import examiner
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.method.noise import Noise
-from diffusion.networks.text import CrossAttention, TextUNet
+from diffusion.networks.text import CrossAttention, TextUNet, waves
 from diffusion.training.trainer import Trainer
 
 TINY = {
@@ -48,6 +48,34 @@ def model():
 
 
 # --- The network ---
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_only_a_pooled_caption_reaches_what_does_not_read_word_by_word(pooled):
+    torch.manual_seed(0)
+    network = TextUNet((3, 8, 8), (8, 16), words=5, length=4, pooled=pooled)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, t, captions = (
+        torch.randn(1, 3, 8, 8).expand(2, -1, -1, -1),
+        torch.ones(2),
+        torch.tensor([[1, 2, 0, 0], [3, 4, 1, 0]]),
+    )
+    first, second = network(x, t, captions)
+    assert not torch.allclose(first, second)
+    for block in network.middle:
+        if isinstance(block, CrossAttention):
+            torch.nn.init.zeros_(block.answer.weight)
+    first, second = network(x, t, said)
+    assert torch.allclose(first, second) is not pooled
+
+
+def test_places_begin_equally_large_all_different_and_like_their_neighbours():
+    for places in (8, 24):
+        near = waves(places, 128) @ waves(places, 128).T / 128
+        assert torch.allclose(near.diagonal(), torch.ones(places))
+        assert (near - torch.eye(places) < 0.999).all()
+        assert (near.diagonal(1)[:, None] > torch.stack([near.diagonal(k).max() for k in range(2, places)])).all()
 
 
 def test_cross_attention_is_the_textbooks():
