@@ -56,12 +56,9 @@ def test_only_a_pooled_caption_reaches_what_does_not_read_word_by_word(pooled):
     network = TextUNet((3, 8, 8), (8, 16), words=5, length=4, pooled=pooled)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    x, t, captions = (
-        torch.randn(1, 3, 8, 8).expand(2, -1, -1, -1),
-        torch.ones(2),
-        torch.tensor([[1, 2, 0, 0], [3, 4, 1, 0]]),
-    )
-    first, second = network(x, t, captions)
+    x, t = torch.randn(1, 3, 8, 8).expand(2, -1, -1, -1), torch.ones(2)
+    said = torch.tensor([[1, 2, 0, 0], [3, 4, 1, 0]])
+    first, second = network(x, t, said)
     assert not torch.allclose(first, second)
     for block in network.middle:
         if isinstance(block, CrossAttention):
