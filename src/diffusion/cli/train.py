@@ -16,7 +16,7 @@ from diffusion.laboratory.options import Parser, number, one_of, path
 EXAMPLES = """examples:
   python src train --preset unet_fast --minutes 5                  the digits that five minutes can buy
   python src train --config configs/mnist_guided.yaml              as the file says
-  python src train --config configs/text_digits.yaml --minutes 15  pictures by prompt; what obeys when: docs/results.md
+  python src train --config configs/text_digits.yaml --data.dataset=digits-simple --minutes 15      one digit by prompt
   python src train --config configs/mnist_guided.yaml --train.lr=1e-3 --network.hidden=[32,64] --steps 9000
   python src train --dataset FashionMNIST --model vae              ten epochs of an autoencoder, then of a flow on its
   python src train --dataset FashionMNIST --model flow             latents; --latent 20 and the like set the network
