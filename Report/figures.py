@@ -106,7 +106,27 @@ def labels() -> plt.Figure:
     return figure
 
 
-CURVES = {make.__name__: make for make in (training, calls, guided, labels, sizes)}
+def minutes() -> plt.Figure:
+    """FID over the floor, and labels seen, against minutes of training: mean and deviation over training seeds."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.4))
+    for row in grouped([r for group in records.minutes() for r in group], "threads", "row"):
+        threads = row[0]["threads"]
+        label = f"{row[0]['name'].split(',')[0].strip('`').replace('_', '-')}, {threads} thread{'s' * (threads > 1)}"
+        for panel, key in zip(panels, ("floors", "agreement")):
+            values = {each[0]["minutes"]: [r[key] for r in each] for each in grouped(row, "minutes")}
+            spread = [np.std(each, ddof=1) if len(each) > 1 else 0 for each in values.values()]
+            panel.errorbar([*values], [np.mean(each) for each in values.values()], yerr=spread, label=label, capsize=2)
+    for panel, what in zip(panels, ("FID over the floor", "label seen")):
+        panel.set(xlabel="minutes", ylabel=what, xscale="log")
+        panel.set_xticks([1, 2, 5, 15], ["1", "2", "5", "15"])
+        panel.xaxis.minorticks_off()
+    panels[0].set(yscale="log")
+    panels[1].set(ylim=(0, 1.05))
+    panels[1].legend(loc="center right")
+    return figure
+
+
+CURVES = {make.__name__: make for make in (training, calls, guided, labels, sizes, minutes)}
 
 
 def strips(rows: dict[str, Tensor], times: np.ndarray | tuple = (), cell: float = 0.29) -> plt.Figure:
