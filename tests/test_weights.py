@@ -89,8 +89,9 @@ def said_of(config):
     if config.preset == "unet_fast":  # three trainings of five minutes, not shipped
         evaluated = [line for line in lines("evaluate") if "ttq/time_to_quality_unet_fast_" in line["weights"]]
         fid = statistics.mean(row["fid"] for line in evaluated for row in line["rows"])
-        minutes = {line["minutes"] for line in lines("time_to_quality") if line["row"] == "ours"}
-        rows, length = [("", fid, evaluated[0]["samples"], evaluated[0]["calls"], 0)], f"{max(minutes):g} minutes"
+        by_wall = [line for line in lines("time_to_quality") if line["row"] == "ours" and line.get("clock") != "cpu"]
+        minutes = max(line["minutes"] for line in by_wall)
+        rows, length = [("", fid, evaluated[0]["samples"], evaluated[0]["calls"], 0)], f"{minutes:g} minutes"
     else:
         rows = recorded(config)
         length = "/".join(dict.fromkeys(f"{epochs:.3g}" for *_, epochs in rows)) + " epochs"
