@@ -14,11 +14,11 @@ from server import running
 from torch import nn
 
 from diffusion import configure
-from diffusion.method.compiled import library_path
 from diffusion.method.denoiser import Denoiser
 from diffusion.serving import compiling
 from diffusion.serving.catalogue import load_catalogue
 from diffusion.serving.compiling import TRIALS, Compiling, State, compile_when_it_pays
+from diffusion.serving.library import library_path
 
 CPU = torch.device("cpu")
 SIZES = (1, 2, 7, 16, 64)

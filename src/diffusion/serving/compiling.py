@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion.method.compiled import Compilation, Library, library_path
 from diffusion.method.denoiser import Cond, Denoiser
 from diffusion.precision import computes_bf16
 from diffusion.serving.catalogue import Served
+from diffusion.serving.library import Compilation, Library, library_path
 
 log = logging.getLogger(__name__)
 PRICE = 30.0  # seconds of one core that compiling `unet` takes (docs/results.md, Speed)
