@@ -15,8 +15,7 @@ from diffusion.experiment.build import build
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.weights import begin_from_teacher, save_weights
 from diffusion.method.denoiser import Denoiser
-from diffusion.method.guidance import Guided
-from diffusion.method.matching import call_time, descent, guided, surrogate
+from diffusion.method.matching import call_time, descent, surrogate
 from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian
 from diffusion.method.schedule import Cosine, Rectified
@@ -67,14 +66,6 @@ def test_times_are_those_at_which_the_sampler_calls():
     assert set(t.unique().tolist()) == set(called.tolist())
     share = (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4
     assert (t == 1).float().mean() == pytest.approx(share, abs=4 * (share * (1 - share) / COUNT) ** 0.5)
-
-
-@pytest.mark.parametrize("scale", [0.0, 1.0, 1.5])
-def test_guidance_is_that_of_sampling(scale):
-    denoiser = build(TEACHER).denoiser
-    x, t, cond = torch.randn(3, 1, 28, 28), torch.rand(3), torch.tensor([1, 2, 10])
-    torch.testing.assert_close(guided(denoiser, x, t, cond, scale), Guided(denoiser, scale)(x, t, cond))
-    torch.testing.assert_close(guided(denoiser, x, t, None, scale), denoiser(x, t))
 
 
 class Gauss(torch.nn.Module):

@@ -6,7 +6,6 @@ teacher, and a critic that is trained on the images. No paths of the teacher are
 
 from torch import Tensor
 
-from diffusion.method.denoiser import Cond, Denoiser
 from diffusion.method.process import append_dims
 
 
@@ -17,12 +16,6 @@ def call_time(u: Tensor, v: Tensor, most: int) -> Tensor:
     """
     n = (u * most).ceil()
     return (v * n).ceil() / n
-
-
-def guided(denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, scale: float) -> Tensor:
-    """As guidance.Guided at every time, but never waiting for a GPU to say what t is."""
-    x_0 = denoiser(x_t, t, cond)
-    return x_0 if cond is None or scale == 1 else denoiser(x_t, t, denoiser.null(cond)).lerp(x_0, scale)
 
 
 def descent(x_0: Tensor, real: Tensor, fake: Tensor) -> Tensor:

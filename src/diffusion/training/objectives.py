@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from diffusion.experiment.build import Experiment
 from diffusion.method.consistency import EARLIEST, neighbour
 from diffusion.method.denoiser import Cond, Denoiser
-from diffusion.method.matching import call_time, descent, guided, surrogate
+from diffusion.method.guidance import Guided
+from diffusion.method.matching import call_time, descent, surrogate
 from diffusion.method.noise import Noise
 from diffusion.method.process import append_dims
 from diffusion.networks.autoencoder import Autoencoder
@@ -109,7 +110,7 @@ class Matching(Objective):
 
     def __init__(self, experiment: Experiment):
         assert experiment.teacher is not None, "experiment.weights.begin_from_teacher opens it"
-        self.experiment, self.teacher = experiment, experiment.teacher
+        self.experiment, self.teacher = experiment, Guided(experiment.teacher, experiment.config.teacher_scale)
         self.critic: Denoiser = copy.deepcopy(experiment.teacher).requires_grad_(True)
 
     @torch.no_grad()
@@ -125,8 +126,7 @@ class Matching(Objective):
         fixed = drawn.detach()
         x_tau = self.experiment.process.degrade(fixed, tau, eps)
         with torch.no_grad():
-            real = guided(self.teacher, x_tau, tau, cond, self.experiment.config.teacher_scale)
-            gradient = descent(fixed, real, self.critic(x_tau, tau, cond))
+            gradient = descent(fixed, self.teacher(x_tau, tau, cond), self.critic(x_tau, tau, cond))
         return surrogate(drawn, gradient) + self.critic.loss(fixed, eps, x_tau, tau, cond)
 
 
