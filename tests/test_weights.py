@@ -196,7 +196,7 @@ def test_the_mean_of_files_is_theirs_in_every_weight_and_scored(few):
         (
             "--only",
             "tiny_row",
-        ): "--mean 'unet' has pixel_range (-1.0, 1.0): what is to have its weights cannot have (-0.5, 0.5)",
+        ): "--mean 'unet' has pixel_range (-1.0, 1.0): its weights do not suit a model with (-0.5, 0.5)",
     }.items():
         with pytest.raises(UserError) as error:
             make(*words, "--mean", "unet")

@@ -20,7 +20,8 @@ from diffusion.method.averaging import Averaging
 from diffusion.method.codec import Codec, Latents
 
 FORMAT = "cold_dif_model 1"
-ALIKE = ("shape", "codec", "pixel_range", "process", "schedule", "target", "network", "hidden", "classes")
+# What two experiments have in common if the one can have the weights of the other:
+ALIKE = ("shape", "codec", "pixel_range", "process", "schedule", "target", "network", "hidden", "classes", "pooled")
 
 
 def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path:
@@ -132,11 +133,11 @@ def begin_from_teacher(experiment: Experiment, folders: Iterable[Path]) -> Exper
 
 
 def load_alike(what: str, name: str, config: Config, folders: Iterable[Path]) -> Experiment:
-    """The experiment in a weight file, `what` for; UserError if an experiment of config cannot have its weights."""
+    """The experiment in a weight file; UserError, which says `what` named it, if its weights do not suit config."""
     known = load_weights(find_weights(name, folders))
     for each in ALIKE:
         if (its := getattr(known.config, each)) != (own := getattr(config, each)):
-            raise UserError(f"{what} {name!r} has {each} {its!r}: what is to have its weights cannot have {own!r}")
+            raise UserError(f"{what} {name!r} has {each} {its!r}: its weights do not suit a model with {own!r}")
     return known
 
 

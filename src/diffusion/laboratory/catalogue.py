@@ -56,11 +56,11 @@ def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:
 def _denoiser(experiment: Experiment) -> dict[str, str]:
     about, scores = experiment.about, experiment.about["scores"]
     spread = lambda key, form: " ± ".join(format(scores[k], form) for k in (key, f"{key}_sd") if k in scores)
-    restored = scores.get("restored", {})
+    restored, mean_of = scores.get("restored", {}), about.get("mean_of", 1)
     return {
-        "epochs": f"{about['epoch']:.4g}",
+        "epochs": f"{about['epoch']:.4g}" + (f", mean of {mean_of} trainings" if mean_of > 1 else ""),
         "parameters": _millions(experiment.denoiser.network.parameters()),
-        "loss": "–" if about.get("loss") is None else f"{about['loss']:.4f}",
+        "loss": "–" if about.get("loss") is None or mean_of > 1 else f"{about['loss']:.4f}",
         "N × seeds": f"{scores['n']:,} × {scores['seeds']}",
         "FID": spread("fid", ".4f" if scores["fid"] < 0.1 else ".2f"),
         "inception score": spread("inception_score", ".2f"),

@@ -45,7 +45,7 @@ FAMILIES = {  # in the order they are made
     "cold_unet_col": Family(COLD["cold_unet"].replace(**COL), (12,)),
     "unet": Family(GUIDED["unet"], steps=18_000, samples=10_000),
     "unet_few": Family(GUIDED["unet_few"], steps=22_000, samples=10_000),
-    "unet_matched": Family(GUIDED["unet_matched"], steps=16_200, samples=10_000),
+    "unet_matched": Family(GUIDED["unet_matched"], steps=16_200, samples=10_000),  # shipped: a mean of three
     "unet_fashion": Family(GUIDED["unet_fashion"], steps=37_800, samples=10_000),
     **{name: Family(config, steps=20_000, samples=10_000) for name, config in LATENT.items()},
 }
