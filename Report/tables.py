@@ -33,6 +33,7 @@ GROUPS: dict[str, Callable[[], Groups]] = {
     "start": records.start,
     "minutes": records.minutes,
     "speed": records.speed,
+    "compiling": records.compiling,
     "obedience": records.obedience,
     "obedience_digits": records.obedience_digits,
     "latents": records.latents,
