@@ -23,13 +23,13 @@ def write(root, count=30):
     return said
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_a_folder_is_read_with_its_captions(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "encoding"), [("jsonl", "utf-8"), ("csv", "utf-8"), ("csv", "utf-8-sig")])
+def test_a_folder_is_read_with_its_captions(tmp_path, kind, encoding):
     said = write(tmp_path)
     lines = [json.dumps(row) for row in said]
     if kind == "csv":
         lines = ["file_name,text", *(f'{row["file_name"]},"{row["text"]}"' for row in said)]
-    (tmp_path / f"metadata.{kind}").write_text("\n".join(lines))
+    (tmp_path / f"metadata.{kind}").write_text("\n".join(lines), encoding=encoding)
     train, test = (sources.load("folder", split, tmp_path) for split in ("train", "test"))
     assert len(train) + len(test) == 30 and 0 < len(test) < 9 and train.classes == test.classes
     for data in (train, test):
@@ -47,6 +47,11 @@ def test_a_folder_is_read_with_its_captions(tmp_path, kind):
         (None, "no captions in"),
         ('{"file_name": "0.png"}', "each line has a file_name and a text"),
         ("not json", "each line has a file_name and a text"),
+        (
+            '\n{"file_name": "0.png", "text": null}',
+            "metadata.jsonl', line 2: each line has a file_name and a text (no",
+        ),
+        ('{"file_name": "\\u0000.png", "text": "x"}', "is no picture that can be read: embedded null byte"),
         ('{"file_name": "../secret.png", "text": "x"}', "is outside of"),
         ('{"file_name": "none.png", "text": "x"}', "is no picture that can be read"),
         ('{"file_name": "metadata.jsonl", "text": "x"}', "is no picture that can be read"),
@@ -58,6 +63,26 @@ def test_a_mistake_in_a_folder_is_one_sentence(tmp_path, text, says):
     with pytest.raises(UserError) as error:
         sources.load("folder", "train", tmp_path)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("row", ["1.png", f"1.png,{'x' * 131_073}"])
+def test_a_row_of_a_table_that_cannot_be_read_is_named(tmp_path, row):
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n0.png,a red sheet\n{row}\n2.png,a blue sheet\n")
+    with pytest.raises(UserError, match="metadata.csv', line 3: each line has a file_name and a text"):
+        sources.load("folder", "train", tmp_path)
+
+
+def test_a_picture_that_is_too_large_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, write(tmp_path, 2))))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 40 // 2 - 1)  # PIL refuses more than twice as many
+    with pytest.raises(UserError, match="0.png' is no picture that can be read: Image size"):
+        sources.load("folder", "train", tmp_path)
+
+
+def test_the_folder_may_be_below_home(tmp_path, monkeypatch):
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, write(tmp_path))))
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert len(sources.load("folder", root=f"~/{tmp_path.name}")) > 20
 
 
 def test_rare_words_and_long_ends_are_left_out(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ Pair = tuple[str, Image.Image, str]  # a name that the split is drawn from, the 
 def load_folder(split: str, root: Path, samples: int | None = None) -> Dataset:
     """The pictures below root that metadata.jsonl or metadata.csv lists; one in ten, by its name, is of the test split.
 
-    UserError for a list that is missing, a line that cannot be read, and a picture that is missing or none.
+    UserError for a list that is missing, a line that cannot be read, and a picture that is missing, none or too large.
     """
     return _dataset("folder", _pairs(root, _listed(root)), split, samples)
 
@@ -54,23 +55,34 @@ def _listed(root: Path) -> list[tuple[str, str]]:
     path = next((root / name for name in LISTS if (root / name).is_file()), None)
     if path is None:
         raise UserError(f"no captions in {str(root)!r}: it needs {' or '.join(LISTS)} with file_name and text of each")
+    lines = path.read_bytes().splitlines(keepends=True)
+    left = iter(lines)
+    said = (line.decode("utf-8-sig") for line in left)  # Excel's files begin with a mark of their encoding
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, filter(str.strip, file))
-            return [(str(row["file_name"]), str(row["text"])) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{str(path)!r}: each line has a file_name and a text ({error!r})") from None
+        rows = csv.DictReader(said) if path.suffix == ".csv" else map(json.loads, filter(str.strip, said))
+        return [(_said(row, "file_name"), _said(row, "text")) for row in rows]
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        line = len(lines) - length_hint(left)
+        raise UserError(f"{str(path)!r}, line {line}: each line has a file_name and a text ({reason})") from None
+
+
+def _said(row: dict, what: str) -> str:
+    """KeyError for null, and for a row that ends before."""
+    if row[what] is None:
+        raise KeyError(what)
+    return str(row[what])
 
 
 def _pairs(root: Path, listed: Iterable[tuple[str, str]]) -> Iterator[Pair]:
     for name, text in listed:
         path = root / name
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise UserError(f"{name!r} is outside of {str(root)!r}")
         try:
+            if not path.resolve().is_relative_to(root.resolve()):
+                raise ValueError(f"it is outside of {str(root)!r}")
             with Image.open(path) as picture:
                 yield name, picture.convert("RGB"), text
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{str(path)!r} is no picture that can be read: {error}") from None
 
 

@@ -11,6 +11,7 @@ from diffusion.data import datasets, digits, emoji, folder, nouns
 from diffusion.data.datasets import Dataset
 from diffusion.data.registry import NAMES
 from diffusion.errors import unknown
+from diffusion.files import expand
 from diffusion.precision import torch_defaults
 
 LOADERS: dict[str, Callable[..., Dataset]] = {  # load(split, root, samples); labels are words, classes the vocabulary
@@ -41,5 +42,5 @@ def load(
         return datasets.load(name, split, root, device)
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
-    data = LOADERS[name](split, Path(root), samples)
+    data = LOADERS[name](split, expand(root), samples)
     return replace(data, images=data.images.contiguous()).to(device)  # channels last: slower, and in bf16 other bits
