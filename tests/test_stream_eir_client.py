@@ -144,6 +144,21 @@ def test_a_sample_that_is_none_ends_it_with_a_sentence(change, says):
         gathered([first | {"inputs": first["inputs"] | change}, *rest])
 
 
+@pytest.mark.parametrize("payload", [5, None, "samples", {"samples": []}])
+def test_samples_that_are_no_list_end_it_with_a_sentence(payload):
+    server = EIR([])
+    server.batch_or_end = lambda: payload
+    with served_by(server) as address, pytest.raises(Failure, match="its samples are not a list"):
+        eir_client.gather(address, timeout=2, patience=1)
+
+
+def test_a_server_on_this_machine_is_reached_without_the_proxy_of_the_environment(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody is
+    assert len(gathered(samples_of(TRAIN)).samples) == 120
+
+
 def test_labels_are_those_of_the_data_set_that_is_trained():
     some = gathered(samples_of(SMALL["train"].whole(100)))
     train = some.load("MNIST")

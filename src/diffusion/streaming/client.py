@@ -84,11 +84,10 @@ class Client:
     def _connected(self) -> Iterator[ClientConnection]:
         """A connection, after its handshake."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else None
-        proxy = None if is_loopback(urlsplit(self.url).hostname or "") else True
-        settings = {"open_timeout": self.timeout, "close_timeout": CLOSING, "compression": None, "proxy": proxy}
-        most = protocol.MOST_BYTES + protocol.MOST_TEXT
+        settings = {"open_timeout": self.timeout, "close_timeout": CLOSING, "compression": None}
+        settings |= {"proxy": find_proxy(self.url), "max_size": protocol.MOST_BYTES + protocol.MOST_TEXT}
         try:
-            connection = connect(self.url, additional_headers=headers, max_size=most, **settings)
+            connection = connect(self.url, additional_headers=headers, **settings)
         except InvalidURI:
             raise UserError(f"{self.url!r} is not the address of a stream") from None
         except InvalidStatus as error:
@@ -158,6 +157,11 @@ class Absence:
             client.waiting()
             time.sleep(min(left, 1.0))
         self.pause = min(2 * self.pause, LONGEST)
+
+
+def find_proxy(url: str) -> bool | None:
+    """For websockets: None, no proxy, to a server on this machine; True, that of the environment, to any other."""
+    return None if is_loopback(urlsplit(url).hostname or "") else True
 
 
 def split_token(url: str) -> tuple[str, str | None]:

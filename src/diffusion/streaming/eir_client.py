@@ -19,6 +19,7 @@ from diffusion.data import captions
 from diffusion.data.datasets import Dataset
 from diffusion.data.registry import DATASETS
 from diffusion.errors import Failure, UserError, unknown
+from diffusion.streaming.client import find_proxy
 from diffusion.streaming.eir import VERSION, decode
 from diffusion.streaming.protocol import MOST_BYTES, Refused, hear, say
 
@@ -67,8 +68,9 @@ def gather(
     Failure for a server that does not answer, has no samples, or sends what is none.
     """
     headers = {"Authorization": f"Bearer {token}"} if token else None
+    settings = {"max_size": 2 * MOST_BYTES, "open_timeout": timeout, "proxy": find_proxy(url)}
     try:
-        with connect(url, additional_headers=headers, max_size=2 * MOST_BYTES, open_timeout=timeout) as connection:
+        with connect(url, additional_headers=headers, **settings) as connection:
             found, known = dict[str, tuple[Tensor, str]](), 0
             for digest, image, text in _samples(connection, timeout, patience):
                 known = known + 1 if digest in found else 0
@@ -89,6 +91,8 @@ def _samples(connection: ClientConnection, timeout: float, patience: float) -> I
     began, came = time.monotonic(), False
     for pause in itertools.chain((0.1, 0.2, 0.5, 1.0), itertools.repeat(2.0)):
         while (batch := ask("getData", "data", {"batch_size": BATCH})) not in ([], ["terminate"], {}):
+            if not isinstance(batch, list):
+                raise Refused("data", "its samples are not a list")
             came = True
             yield from (_read(sample, image, caption, inputs) for sample in batch)
         if came:
