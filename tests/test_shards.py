@@ -53,12 +53,12 @@ def test_all_of_it_is_the_data_set_again(folder):
     assert torch.equal(there.whole().images, DATA.images) and len(there.whole(9)) == 9
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 6, 4)])
-def test_pictures_and_captions_survive(tmp_path, shape):
+@pytest.mark.parametrize(("shape", "name"), [((1, 5, 7), "said"), ((3, 6, 4), "said"), ((1, 5, 7), "s[1]*?")])
+def test_pictures_and_captions_survive(tmp_path, shape, name):
     images = torch.randint(0, 256, (9, *shape), dtype=torch.uint8)
     data = Dataset("said", images, torch.randint(0, 3, (9, 4)), ("", "red", "seven"))
-    list(shards.write({"train": data}, tmp_path / "said", 2))
-    back = shards.load(tmp_path, "said").whole()
+    list(shards.write({"train": data}, tmp_path / name, 2))
+    back = shards.load(tmp_path, name).whole()
     assert torch.equal(back.images, images) and torch.equal(back.labels, data.labels) and back.classes == data.classes
 
 
@@ -125,6 +125,8 @@ def test_a_failed_writing_leaves_nothing_and_a_folder_that_is_there_is_left_alon
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="that many shards at most, not 204"):
         list(shards.write({"train": DATA}, tmp_path / "numbers", 204))
+    with pytest.raises(UserError, match="a word has at most 200 characters, not 201"):
+        list(shards.write({"train": replace(DATA, classes=("x" * 201,) * 203)}, tmp_path / "numbers", 7))
     assert not list(tmp_path.iterdir())
 
 

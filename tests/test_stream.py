@@ -259,6 +259,15 @@ def test_a_message_that_is_none_is_answered_with_a_sentence_and_the_end(address,
     assert found["code"] == code and says in found["message"]
 
 
+def test_a_word_that_no_client_would_take_is_refused_before_it_is_served():
+    words = ("", "x" * protocol.LONGEST)
+    said = replace(TRAIN.whole(2), labels=torch.tensor([[1], [1]]), classes=words)
+    with serving({"said": {"train": said}}) as (address, _):
+        assert opened(address, "said").classes == words
+    with pytest.raises(UserError, match="said cannot be streamed: a word has at most 200 characters, not 201: 'xxx"):
+        Server({"said": {"train": replace(said, name="said", classes=("", words[1] + "x"))}})
+
+
 def test_more_than_an_answer_may_hold_is_refused(address, monkeypatch):
     monkeypatch.setattr(protocol, "MOST_BYTES", 50 * 24)
     assert "at most 50" in refusal(address, protocol.say("get", GET | {"count": 51}))["message"]

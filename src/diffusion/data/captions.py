@@ -9,8 +9,6 @@ from torch import Tensor
 
 from diffusion.errors import UserError, unknown
 
-PADDING = ""  # word 0: what follows a caption; nothing else is "no caption"
-
 
 @dataclass(frozen=True)
 class Words:

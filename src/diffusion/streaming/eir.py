@@ -134,10 +134,15 @@ class Session:
 
 def encode(image: Tensor) -> str:
     """A picture (C, H, W) uint8 as PNG in base64."""
+    return base64.b64encode(png(image)).decode()
+
+
+def png(image: Tensor) -> bytes:
+    """A picture (C, H, W) uint8 as a file."""
     file = io.BytesIO()
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
     Image.fromarray(pixels.numpy()).save(file, "PNG", compress_level=1)
-    return base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
 
 
 def decode(text: str) -> Tensor | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffusion.data.batches import permutation
 from diffusion.data.datasets import Dataset
+from diffusion.errors import UserError
 
 VERSION = "2.0"
 MOST_BYTES = 32 * 2**20  # of samples in one answer
@@ -25,7 +26,8 @@ IN_FLIGHT = 8  # ranges that a client asks for ahead; a server reads as many of 
 HEADER = struct.Struct(">4sIQII")  # b"RANG", the request's id, the first place, how many samples, CRC-32 of the rest
 MAGIC = b"RANG"
 Side = Annotated[int, Field(strict=True, ge=1, le=10_000)]
-Text = Annotated[str, Field(max_length=200)]
+LONGEST = 200  # characters of a name or a word
+Text = Annotated[str, Field(max_length=LONGEST)]
 CONFIG = ConfigDict(extra="forbid")
 
 
@@ -123,9 +125,18 @@ def read_offer(message: dict[str, Any]) -> dict[str, dict[str, About]]:
         raise Damaged("its handshake does not say what it serves") from None
 
 
+def describe(data: Dataset) -> About:
+    """What is said of a split to all who may want it; UserError for a word that none of them would take."""
+    word = max(data.classes, key=len, default="")
+    if len(word) > LONGEST:
+        what = f"a word has at most {LONGEST} characters, not {len(word):,}: {word[:20]!r}…"
+        raise UserError(f"{data.name} cannot be streamed: {what}")
+    return About.of(data)
+
+
 def offer(served: dict[str, dict[str, Dataset]]) -> str:
-    """A server's handshake."""
-    about = {name: {split: asdict(About.of(data)) for split, data in splits.items()} for name, splits in served.items()}
+    """A server's handshake; UserError for data that no client would take."""
+    about = {name: {split: asdict(describe(data)) for split, data in splits.items()} for name, splits in served.items()}
     return say("handshake", {"datasets": about}, version=VERSION)
 
 

@@ -3,7 +3,7 @@
 For more data than one server's network carries: each process reads its own shards, from a disk that all of them see.
 """
 
-import io
+import glob
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,6 @@ import datasets
 import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
-from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, distributed
 from webdataset import TarWriter
@@ -25,8 +24,8 @@ from diffusion import files
 from diffusion.data.batches import Range, Source, permutation
 from diffusion.data.datasets import Dataset
 from diffusion.errors import UserError, unknown
-from diffusion.streaming.eir import caption
-from diffusion.streaming.protocol import CONFIG, About
+from diffusion.streaming.eir import caption, png
+from diffusion.streaming.protocol import CONFIG, About, describe
 from diffusion.streaming.remote import check_size
 
 INDEX = "shards.json"  # what a folder holds; written last
@@ -61,7 +60,8 @@ INDEX_TYPE = TypeAdapter(dict[str, Split])
 def write(splits: dict[str, Dataset], folder: Path, count: int, seed: int = 0) -> Iterator[int]:
     """Write each split of a data set as `count` shards into a new folder, yielding how many samples each shard took.
 
-    It is there when it is whole, or not at all. UserError if it is there already, or for more shards than samples.
+    It is there when it is whole, or not at all. UserError if it is there already, for more shards than samples, and for
+    data that could not be read again.
     """
     folder = files.expand(folder)
     if folder.exists():
@@ -69,6 +69,7 @@ def write(splits: dict[str, Dataset], folder: Path, count: int, seed: int = 0) -
     for split, data in splits.items():
         if count > len(data):
             raise UserError(f"{data.name} {split} has {len(data)} samples: that many shards at most, not {count}")
+    about = {split: describe(data) for split, data in splits.items()}
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -79,7 +80,7 @@ def write(splits: dict[str, Dataset], folder: Path, count: int, seed: int = 0) -
             for number, part in enumerate(permutation(len(data), seed, 0).tensor_split(count)):
                 shards.append(_write_shard(unfinished / f"{split}-{number:05d}.tar", data, part))
                 yield len(part)
-            index[split] = Split(About.of(data), shards)
+            index[split] = Split(about[split], shards)
         text = json.dumps({split: asdict(each) for split, each in index.items()})
         files.write_atomically(unfinished / INDEX, lambda file: file.write(text.encode()))
         unfinished.rename(folder)
@@ -92,14 +93,8 @@ def _write_shard(path: Path, data: Dataset, index: Tensor) -> Shard:
         for number in index.tolist():
             about = {"index": number, "label": data.labels[number].tolist()}
             text = caption(data.labels[number], data.classes)
-            tar.write({"__key__": f"{number:09d}", "png": _png(data.images[number]), "json": about, "txt": text})
+            tar.write({"__key__": f"{number:09d}", "png": png(data.images[number]), "json": about, "txt": text})
     return Shard(path.name, len(index), path.stat().st_size)
-
-
-def _png(image: Tensor) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray((image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy()).save(file, "PNG")
-    return file.getvalue()
 
 
 # --- Reading ---
@@ -168,7 +163,7 @@ class ShardedDataset(Source):
             pass
 
     def _stream(self, shards: Iterable[Shard]) -> datasets.IterableDataset:
-        paths = [str(self.folder / shard.file) for shard in shards]
+        paths = [glob.escape(str(self.folder / shard.file)) for shard in shards]
         return datasets.load_dataset("webdataset", data_files={"train": paths}, split="train", streaming=True)
 
     def _dataset(self, rows: Iterable[dict[str, Any]]) -> Dataset:
