@@ -10,6 +10,7 @@ from in_process import DATA, files_in, run
 from stream_server import numbered
 
 from diffusion.commands import stream
+from diffusion.streaming import shards
 from diffusion.streaming.client import Client
 from diffusion.streaming.server import Server
 
@@ -57,6 +58,21 @@ def test_it_writes_shards_once(tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "out/digits").iterdir()}
     assert "is there already" in said("--dataset", "digits", "--write-shards", tmp_path / "out", code=2)
     assert {path: path.read_bytes() for path in (tmp_path / "out/digits").iterdir()} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_writes_shards_leaves_nothing(tmp_path, monkeypatch, number):
+    written, write_shard = [], shards._write_shard
+
+    def killed(path, *args):
+        written.append(path)
+        if len(written) == 3:
+            os.kill(os.getpid(), number)
+        return write_shard(path, *args)
+
+    monkeypatch.setattr(shards, "_write_shard", killed)
+    said("--dataset", "digits", "--write-shards", tmp_path / "out", "--shards", 3, code=128 + number)
+    assert len(written) == 3 and not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
