@@ -71,6 +71,7 @@ class Editor:
         sampler: str = "ddpm",
         steps: int | None = None,
         guidance_scale: float = 1.0,
+        negative_prompt: str | None = None,
         interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
@@ -79,7 +80,7 @@ class Editor:
 
         RePaint (Lugmayr et al., 2022) by "ddpm" or "ddim": each step is taken `resample` times, so that both agree.
         """
-        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip, 0, negative_prompt)
         _, process, times = inpainting_sampler(self.experiment, options)
         codec = check_on_pixels(self.experiment, "inpainting")
         images = check_batch(as_images(images), "images", self.experiment, codec.shape)
@@ -102,6 +103,7 @@ class Editor:
         sampler: str | None = None,
         steps: int | None = None,
         guidance_scale: float = 1.0,
+        negative_prompt: str | None = None,
         interval: Interval = ALWAYS,
         variance: str | None = None,
         clip: bool = True,
@@ -111,7 +113,7 @@ class Editor:
         The steps are even in t; by default as many as the sampler takes from there on.
         """
         images = self._unit_range(images)
-        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip)
+        options = SamplingOptions(sampler, steps, guidance_scale, interval, variance, clip, 0, negative_prompt)
         loop, process, times = variation_sampler(self.experiment, options, strength)
         denoiser = self.make_denoiser(self.experiment, options)
         cond = optional_labels(self.experiment, len(images), label, options)
@@ -128,6 +130,7 @@ class Editor:
         *,
         steps: int = 50,
         guidance_scale: float = 1.0,
+        negative_prompt: str | None = None,
         interval: Interval = ALWAYS,
         clip: bool = True,
     ) -> Tensor:
@@ -136,7 +139,7 @@ class Editor:
         Each end is an image (C, H, W), which is inverted first, or a seed of noise.
         """
         check_gaussian(self.experiment, "an interpolation")
-        options = SamplingOptions("ddim", steps, guidance_scale, interval, None, clip)
+        options = SamplingOptions("ddim", steps, guidance_scale, interval, None, clip, 0, negative_prompt)
         count = check_int("count, with both ends,", count, 2)
         labels = optional_labels(self.experiment, count, label, options)
         at_first, at_second = (None, None) if labels is None else (labels[0], labels[-1])
@@ -151,11 +154,12 @@ class Editor:
         steps: int = 50,
         refine: int = 2,
         guidance_scale: float = 1.0,
+        negative_prompt: str | None = None,
         interval: Interval = ALWAYS,
         clip: bool = True,
     ) -> Tensor:
         """The noise x_1 (B, C, H, W) from which DDIM draws these images; `refine` corrections a step."""
-        options = SamplingOptions("ddim", steps, guidance_scale, interval, None, clip)
+        options = SamplingOptions("ddim", steps, guidance_scale, interval, None, clip, 0, negative_prompt)
         return self._invert(images, label, options, refine)
 
     def reconstruct(
@@ -166,11 +170,12 @@ class Editor:
         steps: int = 50,
         refine: int = 2,
         guidance_scale: float = 1.0,
+        negative_prompt: str | None = None,
         interval: Interval = ALWAYS,
         clip: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """(images, error): inverted and sampled again, and the RMSE (B,) of that in units of [0, 1]."""
-        options = SamplingOptions("ddim", steps, guidance_scale, interval, None, clip)
+        options = SamplingOptions("ddim", steps, guidance_scale, interval, None, clip, 0, negative_prompt)
         back = self._ddim(self._invert(images, label, options, refine), label, options)
         return back, (back - self._unit_range(images)).square().mean((1, 2, 3)).sqrt()
 

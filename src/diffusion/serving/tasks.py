@@ -156,7 +156,7 @@ class Edit(Task):
     @property
     def settings(self) -> dict[str, Any]:
         """The options, as the editor takes them."""
-        names = ("steps", "guidance_scale", "interval", "clip")
+        names = ("steps", "guidance_scale", "negative_prompt", "interval", "clip")
         return {name: getattr(self.options, name) for name in names}
 
     def edit(self, editor: Editor) -> Tensor:
