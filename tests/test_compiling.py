@@ -3,6 +3,7 @@
 import base64
 import io
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from diffusion.method.denoiser import Denoiser
 from diffusion.serving import compiling
 from diffusion.serving.catalogue import load_catalogue
 from diffusion.serving.compiling import TRIALS, Compiling, State, compile_when_it_pays
-from diffusion.serving.library import library_path
+from diffusion.serving.library import Compilation, library_path
 
 CPU = torch.device("cpu")
 SIZES = (1, 2, 7, 16, 64)
@@ -154,6 +155,15 @@ def test_the_other_process_ends_with_the_server(compiler):
     ask(one, 10)
     one.close()
     assert compiler.stopped
+
+
+def test_a_compilation_that_is_stopped_leaves_nothing(tmp_path):
+    compilation = Compilation(tmp_path / "library.so", nn.Conv2d(1, 1, 3), (torch.zeros(1, 1, 8, 8),), False)
+    assert compilation.running and compilation.folder.parent == tmp_path
+    compilation.stop()
+    assert not compilation.running and not list(tmp_path.iterdir())
+    with pytest.raises(ProcessLookupError):
+        os.killpg(compilation.process.pid, 0)
 
 
 def test_where_a_library_lies_depends_on_weights_and_threads_and_not_on_the_batch(monkeypatch, tmp_path):

@@ -14,8 +14,10 @@ from PIL import Image
 from server import running
 
 from diffusion import load
+from diffusion.data.registry import DATASETS
 from diffusion.experiment.samplers import SAMPLERS
 from diffusion.serving import streams
+from diffusion.serving.labels import find_label, read_prompt
 from diffusion.serving.settings import Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
@@ -146,6 +148,32 @@ def test_eirs_clients_get_floats(server, unet):
     assert wrong.status_code == 422 and "a text" in wrong.json()["detail"]
 
 
+# --- Labels and prompts ---
+
+
+def test_a_letter_is_itself_before_it_is_another_in_small():
+    names = list(DATASETS["EMNIST-balanced"].classes)
+    for text, name in {"A": "A", "a": "a", "the letter G": "G", "a letter g": "g", "c": "C", "a Seven": "7"}.items():
+        assert read_prompt(text, names) == names.index(name)
+        assert len(text) > 1 or find_label(text, names) == names.index(name)
+
+
+def test_edits_by_a_text_model_take_prompts_that_it_knows_and_those_to_avoid():
+    with running(weights=("text_digits",)) as server:
+        files, own = {"image": (ROOT / "docs" / "digits.png").read_bytes()}, {"steps": 2, "seed": 1, "strength": 0.9}
+
+        def vary(**fields):
+            return server.post("/v1/images/edits", files=files, data=own | fields)
+
+        red = {"prompt": "a red seven", "guidance_scale": 3}
+        plain, away = vary(**red), vary(negative_prompt="a green two", **red)
+        assert plain.json()["data"][0]["b64_json"] != away.json()["data"][0]["b64_json"]
+        assert plain.json()["guidance_scale"] == 3 and vary().json()["guidance_scale"] == 1
+        for stream in ("false", "true"):
+            unknown = vary(prompt="a red zebra", stream=stream)
+            assert unknown.status_code == 422 and unknown.json()["error"]["param"] == "prompt"
+
+
 # --- The rest of the API ---
 
 
@@ -156,6 +184,16 @@ def test_a_picture_is_recognised_and_two_are_blended(server, unet):
     files = {"first": png(digits[0]), "second": png(digits[1])}
     strip = server.post("/v1/images/interpolations", files=files, data={"n": "4", "steps": "5"})
     assert strip.status_code == 200 and len(strip.json()["data"]) == 4
+
+
+def test_what_a_cold_model_cannot_do_is_said_of_the_model(server, unet):
+    picture = png(unet.sample(1, label=3)[0])
+    for path, files in (
+        ("interpolations", {"first": picture, "second": picture}),
+        ("edits", {"image": picture, "mask": picture}),
+    ):
+        answer = server.post(f"/v1/images/{path}", files=files, data={"model": "cold_unet row"})
+        assert answer.json()["error"]["param"] == "model" and "this one is cold" in answer.json()["detail"]
 
 
 def test_a_sprite_shows_all_images_of_a_step(server):

@@ -116,7 +116,8 @@ def test_a_client_that_goes_away_frees_its_rows(server, stream):
         gate.set()
         server.wait(lambda: not server.engine.batcher._cohorts)
         assert rows._value.get() - before <= 2, "one call of two rows was under way, no more"
-    assert "diffusion_cancelled_total" in server.get("/metrics").text
+    told = server.get("/metrics").text
+    assert "diffusion_cancelled_total" in told and (stream or 'status="499"' in told)
 
 
 def test_many_clients_some_of_whom_leave():
@@ -224,6 +225,22 @@ def test_bodies_that_are_no_request_are_refused(server, body):
 
 
 @pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"[]", "at least 1 item"),
+        (b"{}", "list"),
+        (b"[1]", "0: "),
+        (b"[" + b"{}," * 1000 + b"{}]", "at most 1000 items"),
+        (b'[{"caption": "' + b"x" * 4001 + b'"}]', "at most 4000 characters"),
+        (rb'[{"caption": "\ud800"}]', "unicode"),
+    ],
+)
+def test_items_of_eirs_clients_that_are_none_are_422(server, body, says):
+    answer = server.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422 and says in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"--x\r\n", b"x" * 1000, b"--x\r\nContent-Disposition: form-data; name=image\r\n\r\nX"]
 )
 def test_forms_that_are_none_are_422(server, body):
@@ -238,6 +255,12 @@ def test_pictures_that_are_none_are_422_and_no_path_is_opened(server):
         assert answer.status_code == 422 and answer.json()["error"]["param"] == "image"
     for model in ("/etc/passwd", "../weights/unet.pth", "http://localhost/x.pth", str(SRC.parent / "weights/unet.pth")):
         assert server.post(GENERATIONS, json={"model": model}).status_code == 404
+
+
+def test_more_pictures_than_a_server_takes_are_refused_unread(server):
+    for count, says in ((65, "n is at most 64 here, not 65"), (129, "Maximum number of files is 128")):
+        answer = server.post("/v1/images/edits", files=[("image[]", b"no picture")] * count)
+        assert answer.status_code == 422 and says in answer.json()["detail"]
 
 
 # --- Strangers ---
@@ -262,6 +285,18 @@ def test_pages_of_other_servers_call_only_where_it_was_allowed():
         friend = server.get("/v1/models", headers={"Origin": "https://example.org"})
         assert friend.headers["access-control-allow-origin"] == "https://example.org"
         assert server.get("/v1/models", headers={"Origin": "https://example.com"}).status_code == 403
+
+
+@pytest.mark.parametrize("headers", [{"Host": "["}, {"Host": "a]b"}, {"Origin": "http://[x"}])
+def test_names_that_are_none_are_refused_in_a_sentence(server, headers):
+    answer = server.get("/health", headers=headers)
+    assert answer.status_code == 403 and answer.json()["error"]["code"] in ("wrong_host", "wrong_origin")
+
+
+def test_a_name_is_the_same_in_capitals():
+    with running(weights=(MODEL,), allow_hosts=("MyBox",)) as server:
+        for name in ("MyBox", "mybox"):
+            assert server.get("/health", headers={"Host": name}).status_code == 200
 
 
 @pytest.mark.parametrize("words", [["--host", "0.0.0.0"], ["--token", "short"], ["--host", "::", "--port", "0"]])
@@ -303,6 +338,36 @@ def test_told_to_stop_it_finishes_what_it_accepted_and_exits_with_0():
         assert process.wait(60) == 0
         process.log.seek(0)
         assert "Traceback" not in process.log.read()
+
+
+def test_told_twice_it_ends_at_once():
+    with started("--weights", MODEL) as (process, url), httpx.Client(base_url=url, timeout=20) as client:
+        body = {"steps": 1000, "n": 64, "stream": True, "partial_images": 1000}
+        with suppress(httpx.TransportError), client.stream("POST", GENERATIONS, json=body) as stream:
+            assert next(stream.iter_lines())
+            process.send_signal(signal.SIGTERM)
+            while httpx.get(url + "/ready").json()["error"]["code"] != "draining":
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(5) == 128 + signal.SIGTERM
+        process.log.seek(0)
+        said = process.log.read()
+        assert "Traceback" not in said and "terminate" not in said
+
+
+def test_a_port_that_is_taken_is_one_sentence():
+    sentence = pytest.raises(UserError, match="nothing can be served at 127.0.0.1:.*in use")
+    with socket.create_server(("127.0.0.1", 0)) as taken, sentence:
+        main(["serve", "--weights", MODEL, "--port", str(taken.getsockname()[1])])
+
+
+def test_two_files_of_one_name_are_not_served(tmp_path):
+    files = [tmp_path / name / "same.pth" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.symlink_to(SRC.parent / "weights" / "unet.pth")
+    with pytest.raises(UserError, match="would both be served as 'same'"):
+        main(["serve", "--port", "0", "--weights", *map(str, files)])
 
 
 def test_weights_that_cannot_be_served_end_it_with_one_sentence(tmp_path, capsys):

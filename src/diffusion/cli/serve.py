@@ -45,8 +45,8 @@ def parser() -> Parser:
     p.add_argument("--replicas", type=number(int, 1, 1000), default=1, help=replicas)
     group = p.add_argument_group("limits")
     for name, (kind, text) in LIMITS.items():
-        usual = getattr(USUAL, name.replace("-", "_"))
-        group.add_argument(f"--{name}", type=number(kind, 1e-3), help=f"{text} (default: {usual:,.0f})")
+        usual, least = getattr(USUAL, name.replace("-", "_")), 1 if kind is int else 1e-3
+        group.add_argument(f"--{name}", type=number(kind, least), help=f"{text} (default: {usual:,.0f})")
     add_flags(
         p, "device", device={"default": None, "help": "auto, cpu or cuda (default: auto, the GPU if there is one)"}
     )

@@ -8,7 +8,7 @@ import torch
 from diffusion.errors import UserError
 from diffusion.laboratory.device import open_device
 from diffusion.serving.application import create
-from diffusion.serving.server import Server
+from diffusion.serving.server import Server, listen
 from diffusion.serving.settings import Settings
 
 
@@ -20,11 +20,12 @@ def main(args: Namespace) -> int | None:
     if args.replicas > 1:
         run_cluster(settings, device, args.replicas)
         return 0
+    door = listen(settings.host, settings.port)
     server = Server(create(settings, device), settings.host, settings.port, tell)
-    server.run()
+    server.run(sockets=[door])
     if server.engine.error:
         raise server.engine.error
-    return 0 if server.started else 1
+    return 0
 
 
 def run_cluster(settings: Settings, device: torch.device, replicas: int) -> None:

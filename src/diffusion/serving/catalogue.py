@@ -107,7 +107,11 @@ def load_catalogue(names: Iterable[str], device: torch.device) -> Catalogue:
     """The models of these weight files or names of such; of none, all that are shipped and draw. Seconds."""
     if chosen := list(names):
         folders = weight_folders()
-        files = {(Path(name).stem if name.endswith(".pth") else name): find_weights(name, folders) for name in chosen}
+        files: dict[str, Path] = {}
+        for name, path in zip(chosen, (find_weights(name, folders) for name in chosen)):
+            called = Path(name).stem if name.endswith(".pth") else name
+            if files.setdefault(called, path) != path:
+                raise UserError(f"{str(files[called])!r} and {str(path)!r} would both be served as {called!r}")
         return Catalogue(_load(files, device, skip=False), {})
     known = {name: path for name, (path, *_) in weight_names([shipped_weights()]).items()}
     called = {path: min((name for name in known if known[name] == path), key=len) for path in known.values()}

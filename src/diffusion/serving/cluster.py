@@ -8,7 +8,10 @@ import ray
 import torch
 from ray import serve
 
+from diffusion.errors import UserError
 from diffusion.serving.application import create
+from diffusion.serving.catalogue import load_catalogue
+from diffusion.serving.server import address
 from diffusion.serving.settings import Settings
 
 
@@ -19,6 +22,9 @@ def run(settings: Settings, device: torch.device, replicas: int, tell: Callable[
     is started anew; the requests that it had are answered with an error, which clients take for a reason to try again.
     RAY_ADDRESS names a cluster that is there already.
     """
+    if settings.port == 0:
+        raise UserError("several replicas share a port that is known: give a --port above 0")
+    load_catalogue(settings.weights, torch.device("cpu"))  # what no replica could load is refused here
     stop = threading.Event()
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 2 * settings.deadline})
@@ -33,7 +39,7 @@ def run(settings: Settings, device: torch.device, replicas: int, tell: Callable[
         for number in (signal.SIGINT, signal.SIGTERM):  # now: Ray has set handlers of its own
             signal.signal(number, lambda *_: stop.set())
         serve.run(deployment.bind(), name="diffusion", route_prefix="/")
-        url = f"http://{settings.host}:{settings.port}"
+        url = address(settings.host, settings.port)
         tell(f"page    {url}/\ndocs    {url}/docs\nhealth  {url}/health\nready   {replicas} replicas")
         stop.wait()
     finally:

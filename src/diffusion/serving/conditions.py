@@ -52,7 +52,11 @@ def of_edit(request: EditRequest, served: Served) -> int | str | None:
     prompt = request.prompt or ""
     if not served.labels:
         _refuse_label(request.label, served)
-        return prompt or None if served.model.config.reads else None
+        if not (prompt and served.model.config.reads):
+            return None
+        with at("prompt"):
+            check_captions(served.model.experiment, prompt, 1)
+        return prompt
     if _is_none(request.label, prompt):
         return None
     with at("prompt" if request.label is None else "label"):

@@ -3,14 +3,14 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from diffusion.serving import orders
 from diffusion.serving.catalogue import Served
 from diffusion.serving.images import engine_of, gone
 from diffusion.serving.labels import find_label
 from diffusion.serving.pictures import base64_floats
-from diffusion.serving.problems import Problem, at
+from diffusion.serving.problems import Problem, at, of_validation
 from diffusion.serving.schemas import GenerationRequest
 from diffusion.serving.settings import Settings
 
@@ -32,7 +32,10 @@ async def predict(request: Request, items: Items, model: str | None = None) -> d
     engine.check_ready()
     served = engine.catalogue.find(model)
     prompts = [prompt_of(item, served, engine.settings, number) for number, item in enumerate(items)]
-    body = GenerationRequest(model=model, n=len(items), prompts=prompts)
+    try:
+        body = GenerationRequest(model=model, n=len(items), prompts=prompts)
+    except ValidationError as error:
+        raise of_validation(error) from None
     order = orders.generation(body, engine.catalogue, engine.settings)
     images = await engine.images(engine.accept(order.task), lambda: gone(request))
     return {"result": [{engine.settings.eir_input: base64_floats(image)} for image in images]}

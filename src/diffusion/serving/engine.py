@@ -126,6 +126,10 @@ class Engine:
     def stop(self) -> None:
         if self.batcher.alive:
             self.batcher.stop(timeout=10)
+        self.close()
+
+    def close(self) -> None:
+        """End the processes that it has started."""
         for each in self.compiling.values():
             each.close()
 

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import Request
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from torch import Tensor
 
 from diffusion.errors import unknown
@@ -48,8 +49,9 @@ async def read_form(request: Request, most: int) -> Form:
     """The form of a request; `image[]` is `image`, and a file has at most so many bytes."""
     try:
         form = await request.form(max_files=128, max_fields=64, max_part_size=most)
-    except Exception:  # the parser's own
-        raise Problem(422, "the body has to be multipart/form-data", code="invalid_form") from None
+    except Exception as error:  # the parser's own
+        why = f": {error.detail}" if isinstance(error, HTTPException) else ""
+        raise Problem(422, f"the body has to be multipart/form-data{why}", code="invalid_form") from None
     files: dict[str, list[bytes]] = {}
     values: dict[str, Any] = {}
     for key, value in form.multi_items():

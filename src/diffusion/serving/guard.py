@@ -7,12 +7,12 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 
 from diffusion.serving.metrics import Metrics
-from diffusion.serving.problems import Problem
+from diffusion.serving.problems import Problem, of_error
 from diffusion.serving.settings import Settings
 
 log = logging.getLogger("diffusion.serving")
@@ -49,8 +49,10 @@ class Guard:
             await self.app(scope, await self.whole_body(scope, receive), sending)
         except Problem as problem:
             await problem.response()(scope, receive, sending)
-        except Exception:
-            log.exception("%s failed", request_id)  # it was answered already
+        except Exception as error:
+            log.exception("%s failed", request_id)
+            if status == 499:
+                await of_error(error).response()(scope, receive, sending)
         finally:
             seconds, route = time.perf_counter() - began, getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(scope["method"], route, status).inc()
@@ -61,12 +63,13 @@ class Guard:
         """Problem for a wrong Host, Origin or token."""
         headers, settings, path = Headers(scope=scope), self.settings, scope["path"]
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
-        local = ("localhost", "127.0.0.1", "::1", settings.host, *settings.allow_hosts)
-        if not settings.token and name not in local:  # or a page elsewhere could have its name lead to this machine
+        name = parts(f"//{host}").hostname or ""
+        known = ("localhost", "127.0.0.1", "::1", settings.host, *settings.allow_hosts)
+        local = name in (each.lower() for each in known)
+        if not settings.token and not local:  # or a page elsewhere could have its name lead to this machine
             raise Problem(403, f"this server does not go by the name {name!r:.80}", code="wrong_host")
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != host and origin not in settings.allow_origins:
+        if origin and parts(origin).netloc != host and origin not in settings.allow_origins:
             raise Problem(403, f"pages of {origin!r:.80} may not call this server", code="wrong_origin")
         if not settings.token or path in OPEN or path.startswith("/static/") or scope["method"] == "OPTIONS":
             return
@@ -102,3 +105,11 @@ class Guard:
             return next(messages, None) or await receive()
 
         return replay
+
+
+def parts(url: str) -> SplitResult:
+    """Those of a URL, empty of one that is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")

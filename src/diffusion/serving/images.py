@@ -76,7 +76,9 @@ async def edits(request: Request) -> Response:
     engine.check_ready()
     form = await read_form(request, engine.settings.max_body)
     served = engine.catalogue.find(form.body.model)
-    images, mask = form.images("image", served.shape), form.mask(served.shape)
+    orders.check_count(len(form.files.get("image", ())), engine.settings)
+    images = await asyncio.to_thread(form.images, "image", served.shape)
+    mask = await asyncio.to_thread(form.mask, served.shape)
     order = orders.edit(form.body, images, mask, engine.catalogue, engine.settings)
     return await answer("image_edit", order, form.body, request)
 
@@ -90,7 +92,7 @@ async def interpolations(request: Request) -> Response:
     if form.body.stream:
         raise Problem(422, "an interpolation is no stream: leave stream out", param="stream")
     served = engine.catalogue.find(form.body.model)
-    ends = form.end("first", served.shape), form.end("second", served.shape)
+    ends = [await asyncio.to_thread(form.end, name, served.shape) for name in ("first", "second")]
     order = orders.interpolation(form.body, *ends, engine.catalogue, engine.settings)
     return await answer("image_edit", order, form.body, request)
 
@@ -102,7 +104,8 @@ async def classifications(request: Request) -> Response:
     engine.check_ready()
     form = await read_form(request, engine.settings.max_body)
     served = engine.catalogue.find(form.body.model)
-    task = orders.classification(served, form.images("image", served.shape))
+    orders.check_count(len(form.files.get("image", ())), engine.settings)
+    task = orders.classification(served, await asyncio.to_thread(form.images, "image", served.shape))
     (shares,) = (await engine.images(engine.accept(task), lambda: gone(request))).tolist()
     best = max(range(len(shares)), key=shares.__getitem__)
     names = class_names(served.model.config)

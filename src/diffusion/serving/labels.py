@@ -22,34 +22,31 @@ def label_names(config: Config) -> list[str]:
 
 
 def _words(names: list[str]) -> dict[str, int]:
-    """Every word for a label, in small letters."""
+    """Every word for a label, as it is and, where that means no other, in small letters."""
     words = {str(label): label for label in range(len(names))}
     if names[:10] == [str(digit) for digit in range(10)]:
         words |= {word: label for label, word in enumerate(DIGITS)}
-    for label, name in enumerate(names):
-        words |= {part.strip().lower(): label for part in (name, *name.split("/"))}
-    return words
+    own = {part.strip(): label for label, name in enumerate(names) for part in (name, *name.split("/"))}
+    return words | {word.lower(): label for word, label in own.items()} | own
 
 
 def find_label(value: int | str, names: list[str]) -> int:
     """The label that a number or a word means; UserError with the list if it is none."""
-    words = _words(names)
-    if (label := words.get(str(value).strip().lower())) is None:
+    words, text = _words(names), str(value).strip()
+    if (label := words.get(text, words.get(text.lower()))) is None:
         raise unknown("label", value, words if isinstance(value, str) and not str(value).isdigit() else names)
     return label
 
 
 def read_prompt(prompt: str, names: list[str]) -> int | None:
     """The one label that a sentence speaks of; None if it is empty. UserError if it speaks of none or of several."""
-    text = prompt.strip().lower()
-    if not text or not names:
+    if not prompt.strip() or not names:
         return None
     words = _words(names)
-    if text in words:
-        return words[text]
-    longest_first = sorted(words, key=len, reverse=True)
-    found = re.findall(rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})s?(?![\w-])", text)
-    labels = {words[word] for word in found}
+    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    found = re.findall(rf"(?<![\w-])({longest_first})s?(?![\w-])", prompt, re.IGNORECASE)
+    found = [word for word in found if word.lower() != "a"] or found  # of a sentence, an "a" is the article
+    labels = {words.get(word, words.get(word.lower(), -1)) for word in found}
     if len(labels) > 1:
         several = ", ".join(names[label] for label in sorted(labels))
         raise UserError(f"the prompt speaks of several labels ({several}): this model draws one an image")

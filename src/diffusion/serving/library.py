@@ -5,6 +5,8 @@ import hashlib
 import inspect
 import os
 import pickle
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,17 +69,24 @@ def library_path(network: nn.Module, inputs: Sequence[Tensor], bf16: bool) -> Pa
 
 
 class Compilation:
-    """A process that writes the library of `network(*inputs)` to `path`, in about half a minute of one core."""
+    """A process that writes the library of `network(*inputs)` to `path`, in about half a minute of one core.
+
+    It leads a group of its own, to which the compilers belong that it calls: they are stopped with it.
+    """
 
     def __init__(self, path: Path, network: nn.Module, inputs: Sequence[Tensor], bf16: bool):
-        order = (path, network, tuple(inputs), bf16, torch.get_num_threads())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(dir=path.parent))
+        self.said = tempfile.TemporaryFile()  # noqa: SIM115  of a pipe that nobody reads, writing would come to a halt
+        order = (path, self.folder, network, tuple(inputs), bf16, torch.get_num_threads())
         code = f"from {__name__} import compile_in_background; compile_in_background()"
         surroundings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISIBLE_DEVICES": ""}
         with tempfile.TemporaryFile() as file:  # a pipe would hold up the caller until the other side reads
             pickle.dump(order, file)
             file.seek(0)
-            streams: dict[str, Any] = {"stdin": file, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-            self.process = subprocess.Popen([sys.executable, "-c", code], env=surroundings, **streams)
+            streams: dict[str, Any] = {"stdin": file, "stdout": subprocess.DEVNULL, "stderr": self.said}
+            command = [sys.executable, "-c", code]
+            self.process = subprocess.Popen(command, env=surroundings, start_new_session=True, **streams)
 
     @property
     def running(self) -> bool:
@@ -86,35 +95,44 @@ class Compilation:
     @property
     def failure(self) -> str | None:
         """Of one that is over: what went wrong, if something did."""
-        said = self.process.communicate()[1].decode(errors="replace").strip().splitlines()
+        self.said.seek(0)
+        said = self.said.read().decode(errors="replace").strip().splitlines()
         return (said or ["it was killed"])[-1] if self.process.returncode else None
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def compile_in_background() -> None:
     """What the other process does with the order on its standard input."""
     os.nice(NICE)
+    path, folder, *order = pickle.load(sys.stdin.buffer)
     try:
-        compile_to(*pickle.load(sys.stdin.buffer))
+        compile_to(path, folder, *order)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
         sys.exit(f"{type(error).__name__}: {reason}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @torch.no_grad()
-def compile_to(path: Path, network: nn.Module, inputs: tuple[Tensor, ...], bf16: bool, threads: int) -> None:
-    """Write the library, tried once, to `path`. Only the batch size, the first of each shape, is left open."""
+def compile_to(
+    path: Path, folder: Path, network: nn.Module, inputs: tuple[Tensor, ...], bf16: bool, threads: int
+) -> None:
+    """Write the library, tried once, to `path`. Only the batch size, the first of each shape, is left open.
+
+    The folder is for what comes and goes meanwhile.
+    """
     from torch._inductor import aot_compile  # takes seconds to import
 
     torch.set_num_threads(threads)
-    path.parent.mkdir(parents=True, exist_ok=True)
     inputs = tuple(torch.cat([each, each]) for each in inputs)  # of a single row, it would take the size for fixed
     shapes = tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16), tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        library = Path(folder) / path.name
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        library = folder / path.name
         program = torch.export.export(network, inputs, dynamic_shapes=shapes).module()
         aot_compile(program, inputs, options=OPTIONS | {"aot_inductor.output_path": str(library)})
         Library(library)(*inputs)

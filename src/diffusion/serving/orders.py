@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion.api.checks import check_gaussian
 from diffusion.api.generation import guided_denoiser
 from diffusion.errors import unknown
 from diffusion.experiment.samplers import ALWAYS, AS_SAVED, SAMPLERS, SamplingOptions
@@ -43,8 +44,9 @@ def options_of(
         raise Problem(
             422, f"{served.name} draws {size} pixels: size is that or auto, not {request.size!r}", param="size"
         )
-    if (request.n or 1) > settings.max_count:
-        raise Problem(422, f"n is at most {settings.max_count} here, not {request.n}", param="n")
+    check_count(request.n or 1, settings)
+    if request.probabilities and served.looks_through is None:
+        raise Problem(422, f"no classifier knows what {served.name} draws", param="probabilities")
     if None not in (request.steps, request.num_inference_steps) and request.steps != request.num_inference_steps:
         raise Problem(422, "steps and num_inference_steps say the same: give one of them", param="num_inference_steps")
     steps = request.steps or request.num_inference_steps
@@ -62,21 +64,20 @@ def options_of(
             raise unknown("sampler", request.sampler, known)
     given = {"guidance_scale": scale, "interval": interval, "negative_prompt": request.negative_prompt or None}
     options = SamplingOptions(request.sampler or usual, steps, **given)
-    with at("negative_prompt"):
+    with at("negative_prompt" if request.negative_prompt else "sampler"):
         guided_denoiser(experiment, options)
     return options
 
 
-def check_probabilities(request: SamplingFields, served: Served) -> None:
-    if request.probabilities and served.looks_through is None:
-        raise Problem(422, f"no classifier knows what {served.name} draws", param="probabilities")
+def check_count(count: int, settings: Settings) -> None:
+    if count > settings.max_count:
+        raise Problem(422, f"n is at most {settings.max_count} here, not {count}", param="n")
 
 
 def generation(request: GenerationRequest, catalogue: Catalogue, settings: Settings) -> Order:
     """New images."""
     served, count = catalogue.find(request.model), request.n or 1
     options, experiment, first = options_of(request, served, settings), served.model.experiment, request.index or 0
-    check_probabilities(request, served)
     if not experiment.process.has_prior:
         raise Problem(422, f"{served.name} can only restore images, not draw new ones", param="model")
     index = torch.arange(first, first + count, device=experiment.device)
@@ -93,10 +94,12 @@ def edit(
     request: EditRequest, images: list[Tensor], mask: Tensor | None, catalogue: Catalogue, settings: Settings
 ) -> Order:
     """Images filled in where a mask says so; without one, varied. Of one image, n of them."""
-    served = catalogue.find(request.model)
+    served, count = catalogue.find(request.model), request.n or len(images)
+    check_count(count, settings)
+    if mask is not None:
+        with at("model"):
+            check_gaussian(served.model.experiment, "a mask")
     options = options_of(request, served, settings, None if mask is None else "ddpm")
-    check_probabilities(request, served)
-    count = request.n or len(images)
     if len(images) not in (1, count):
         raise Problem(422, f"n is 1 or as many as images, {len(images)}, unless there is one image", param="n")
     given = edit_settings(request, served, options, count)
@@ -115,13 +118,15 @@ def interpolation(
     request: EditRequest, first: Tensor | int, second: Tensor | int, catalogue: Catalogue, settings: Settings
 ) -> Order:
     """A strip of n images from the first end to the second."""
-    served = catalogue.find(request.model)
+    served, count = catalogue.find(request.model), request.n or min(8, settings.max_count)
+    with at("model"):
+        check_gaussian(served.model.experiment, "an interpolation")
     if request.sampler not in (None, "ddim"):
         raise Problem(422, f"an interpolation goes by ddim alone, not by {request.sampler!r}", param="sampler")
-    if request.n == 1:
+    if count < 2:
         raise Problem(422, "n is at least 2, with both ends", param="n")
     options = options_of(request, served, settings, "ddim")
-    given = edit_settings(request, served, options, request.n or 8)
+    given = edit_settings(request, served, options, count)
     return edited(served, Interpolation(ends=(first, second), **given))
 
 
@@ -139,9 +144,9 @@ def classification(served: Served, images: list[Tensor]) -> Classification:
 def edit_settings(request: EditRequest, served: Served, options: SamplingOptions, count: int) -> dict[str, Any]:
     """What all edits have in common."""
     label = conditions.of_edit(request, served)
-    if label is None and options.guidance_scale == 0:  # that is how an unconditional one is asked for, too
+    if label is None and not options.guidance_scale:  # 0 is how an unconditional one is asked for, too
         options = replace(options, guidance_scale=1.0)
-    if options.guidance_scale not in (None, 1) and label is None:
+    if label is None and options.guidance_scale != 1:
         raise Problem(422, "guidance needs a label to go by: give one, or leave guidance_scale out", param="label")
     seed = secrets.randbelow(2**32) if request.seed is None else request.seed
     return {"experiment": served.model.experiment, "options": options, "count": count, "label": label, "seed": seed}

@@ -35,7 +35,7 @@ class Problem(Exception):
         return {"message": self.detail, "type": kind, "param": self.param, "code": self.code}
 
     def body(self) -> dict[str, Any]:
-        title = HTTPStatus(self.status).phrase
+        title = "Client Closed Request" if self.status == 499 else HTTPStatus(self.status).phrase
         return {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail} | {
             "error": self.error()
         }
@@ -68,7 +68,7 @@ def of_validation(error: ValidationError | RequestValidationError, fields: Itera
     name = ".".join(part for part in place if not part.startswith("function-")) or "the body"
     if first["type"] == "extra_forbidden":
         return Problem(422, str(unknown("field", name, fields)), param=name, code="unknown_field")
-    if first["type"] in ("json_invalid", "model_attributes_type", "dict_type"):
+    if first["type"] == "json_invalid" or (not place and first["type"] in ("model_attributes_type", "dict_type")):
         return Problem(422, "the body has to be one JSON object", code="invalid_json")
     reason = first["msg"].removeprefix("Value error, ")
     return Problem(422, f"{name}: {reason[:1].lower()}{reason[1:]}, not {first['input']!r:.60}", param=name)
@@ -79,7 +79,7 @@ def of_error(error: Exception, param: str | None = None) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, ClientGone):
-        return Problem(400, str(error))
+        return Problem(499, str(error))
     if isinstance(error, UserError):
         return Problem(422, str(error), param=param)
     if isinstance(error, Failure):

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
 
+from diffusion.errors import UserError
 from diffusion.serving.guard import Guard
 
 
@@ -36,9 +39,7 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-        return f"http://{host}:{port}"
+        return address(*self.servers[0].sockets[0].getsockname()[:2])
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -58,19 +59,34 @@ class Server(uvicorn.Server):
             yield
             return
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(number, self.stop, number)
         try:
             yield
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
-    def stop(self) -> None:
+    def stop(self, number: int) -> None:
+        """At that signal."""
         if hasattr(self, "draining"):
-            self.force_exit = self.should_exit = True
-        else:
-            self.draining = asyncio.get_running_loop().create_task(self.drain())
+            self.engine.close()
+            os._exit(128 + number)  # Python's own end would wait for the worker, or take torch away beneath it
+        self.draining = asyncio.get_running_loop().create_task(self.drain())
 
     async def drain(self) -> None:
         await self.engine.drain()
         self.should_exit = True
+
+
+def address(host: str, port: int) -> str:
+    """The URL under which this machine reaches it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; UserError if that cannot be."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UserError(f"nothing can be served at {host}:{port}: {error.strerror or error}") from None
