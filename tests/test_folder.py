@@ -65,7 +65,7 @@ def test_a_mistake_in_a_folder_is_one_sentence(tmp_path, text, says):
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("row", ["1.png", f"1.png,{'x' * 131_073}"])
+@pytest.mark.parametrize("row", ["1.png", f"1.png,{'x' * 131_073}", "1.png,a red sheet, folded"])
 def test_a_row_of_a_table_that_cannot_be_read_is_named(tmp_path, row):
     (tmp_path / "metadata.csv").write_text(f"file_name,text\n0.png,a red sheet\n{row}\n2.png,a blue sheet\n")
     with pytest.raises(UserError, match="metadata.csv', line 3: each line has a file_name and a text"):

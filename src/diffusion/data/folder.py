@@ -68,7 +68,9 @@ def _listed(root: Path) -> list[tuple[str, str]]:
 
 
 def _said(row: dict, what: str) -> str:
-    """KeyError for null, and for a row that ends before."""
+    """KeyError for null, and for a row that ends before; csv.Error for one that goes on."""
+    if None in row:
+        raise csv.Error("a text with a comma stands in quotes")
     if row[what] is None:
         raise KeyError(what)
     return str(row[what])
