@@ -143,6 +143,13 @@ def test_a_likelihood_is_a_function_of_image_and_seed_and_not_of_its_batch():
     assert not torch.allclose(together, find(x_0, torch.arange(6, 12)), atol=1e-3)
 
 
+@pytest.mark.parametrize("probes", [1, None])
+def test_of_no_image_there_is_no_likelihood(probes):
+    process, x_0 = Gaussian(Rectified()), data(0, (1, 1, 3))
+    nats = log_likelihood(correlated(process.schedule), process, x_0, 3, Noise(0, torch.arange(0)), probes)
+    assert nats.shape == (0,)
+
+
 def test_float32_images_lose_little():
     process, x_0 = Gaussian(Rectified()), data()
     wide, narrow = (exact_likelihood(knowing(process.schedule), process, each, 50) for each in (x_0, x_0.float()))

@@ -181,6 +181,15 @@ def test_a_likelihood_is_the_same_where_gradients_are_forbidden(model, digits):
         assert torch.equal(model.bits_per_dim(images, labels, steps=3), free)
 
 
+def test_a_likelihood_is_in_float32_and_unguided_whatever_was_saved(digits):
+    plain, saved = load("unet"), load("unet")
+    plain.experiment.denoiser.bf16 = False
+    saved.experiment.config = saved.config.replace(guidance_scale=3.0)
+    assert saved.experiment.denoiser.bf16
+    images, labels = (each[:2] for each in digits)
+    assert torch.equal(*(each.bits_per_dim(images, labels, steps=2) for each in (plain, saved)))
+
+
 def test_digits_are_likelier_than_noise(model, digits):
     images, labels = digits
     digit, noise = (

@@ -52,6 +52,10 @@ def test_odd_shapes_and_dtypes():
     assert len(set(z.flatten().tolist())) == 27
 
 
+def test_the_noise_of_no_sample_is_empty():
+    assert Noise(0, torch.arange(0))(LIKE[:0]).shape == (0, 1, 5, 5)
+
+
 def test_the_stream_is_pinned():
     """Shipped samples stay reproducible: these numbers must not change with a refactoring."""
     assert Noise(0, torch.arange(2)).bits(2).tolist() == PINNED

@@ -1,7 +1,7 @@
 """The library in one object: a model to sample from, to inspect and to edit images with."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -195,13 +195,14 @@ class Model:
         """
         process = check_gaussian(self.experiment, "a likelihood")
         codec = check_on_pixels(self.experiment, "bits a pixel")
-        images, options = check_images(images, self.experiment), SamplingOptions(clip=False)
+        images, options = check_images(images, self.experiment), SamplingOptions(guidance_scale=1.0, clip=False)
         levels = images if images.dtype == torch.uint8 else (images * 255).round().byte()
         cond = optional_labels(self.experiment, len(images), label, options)
         steps, probes = check_int("steps of a likelihood", steps, 1), check_int("probes of the trace", probes, 1)
         if len(flow_times(process, steps)) < 2:
             raise UserError("a likelihood needs a process of two noise levels at least")
-        denoiser, noise = guided_denoiser(self.experiment, options), image_noise(images, seed)
+        in_float32 = replace(self.experiment, denoiser=self.experiment.denoiser.for_derivatives())
+        denoiser, noise = guided_denoiser(in_float32, options), image_noise(images, seed)
         x_0 = codec.encode(dequantise(levels, noise))
         nats = log_likelihood(denoiser, process, x_0, steps, noise, probes, cond=cond)
         return bits_per_dim(check_result(nats), x_0[0].numel(), (codec.high - codec.low) / 256)

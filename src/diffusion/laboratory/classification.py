@@ -1,6 +1,5 @@
 """Labels of test images by Bayes' rule, from a model that draws: four ways to log p(x | y), each with what it means."""
 
-import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from diffusion.experiment.build import Experiment
 from diffusion.laboratory.progress import progress_bar
 from diffusion.method import bayes
 from diffusion.method.codec import Latents
-from diffusion.method.denoiser import Denoiser
 from diffusion.method.noise import Noise
 
 CODE = (
@@ -44,20 +42,13 @@ class Answer:
     meaning: str
 
 
-def exact(denoiser: Denoiser) -> Denoiser:
-    """The denoiser in float32: derivatives of bfloat16 are of no use."""
-    plain = copy.copy(denoiser)
-    plain.bf16 = False
-    return plain
-
-
 class Codes:
     """The codes of test images, and their densities by the flow whose codec made them."""
 
     def __init__(self, experiment: Experiment, test: Dataset, steps: int):
         assert isinstance(experiment.codec, Latents), "only latents have codes"
         self.experiment, self.codec, self.test, self.steps = experiment, experiment.codec, test, steps
-        self.denoiser, self.classes = exact(experiment.denoiser), experiment.config.classes
+        self.denoiser, self.classes = experiment.denoiser.for_derivatives(), experiment.config.classes
         self.x_0 = self.codec.encode(test.images)
 
     def density(self, x_0: Tensor, pairs: Tensor, text: str, probes: int | None = None, index: Tensor | None = None):

@@ -81,6 +81,12 @@ class Denoiser(nn.Module):
         kept.network.to(memory_format=getattr(self.network, "layout", torch.preserve_format))
         return kept
 
+    def for_derivatives(self) -> "Denoiser":
+        """A copy of the same weights that runs in float32: derivatives of bfloat16 are of no use."""
+        plain = copy.copy(self)
+        plain.bf16 = False
+        return plain
+
     def null(self, cond: Tensor) -> Tensor:
         """The condition of the unconditional estimate, of the shape of `cond`."""
         return self.network.null(cond)

@@ -39,7 +39,7 @@ def log_likelihood(
     signs = basis(x_0) if probes is None else random_signs(x_0, noise, probes)
     at = lambda xbar, t: estimate_and_trace(denoiser, process, xbar.to(x_0.dtype), t, signs, cond)
     flow = lambda xbar, x_0hat, h: x_0hat + h.exp() * (xbar - x_0hat)  # over h in u, exact for an x_0hat that stays
-    xbar, dim = x_0.double(), x_0[0].numel()
+    xbar, dim = x_0.double(), x_0.shape[1:].numel()
     gained = torch.zeros(len(x_0), dtype=torch.float64, device=x_0.device)
     for t, s in pairwise(times):
         h = log_snr(t) - log_snr(s)  # the step from t up to s, in u
@@ -59,7 +59,7 @@ def random_signs(x_0: Tensor, noise: Noise, probes: int) -> Tensor:
 
 def basis(x_0: Tensor) -> Tensor:
     """(D, B, …): the D unit vectors times the root of D, of which v^T J v has the trace of J as its mean, exactly."""
-    dim = x_0[0].numel()
+    dim = x_0.shape[1:].numel()
     unit_vectors = dim**0.5 * torch.eye(dim, dtype=x_0.dtype, device=x_0.device)
     return unit_vectors.view(dim, 1, *x_0.shape[1:]).expand(dim, *x_0.shape)
 

@@ -57,7 +57,7 @@ class Noise:
 
     def __call__(self, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape and dtype of `like` (B, ...), by Box and Muller's formula."""
-        count = like[0].numel()
+        count = like.shape[1:].numel()
         bits = self.bits((count + 1) // 2)  # 24 bits for the radius, 24 for the angle: |z| < 5.8
         radius = (-2 * unit(bits, 40).log()).sqrt()
         angle = (2 * math.pi) * unit(bits & 0xFFFFFFFF, 8)
