@@ -27,6 +27,7 @@ Groups = list[list[Record]]  # the rows of a table: of each, the records of all 
 SAMPLERS = {"direct": "one step", "alg1": "Algorithm 1", "alg2": "Algorithm 2", "pinned": "pinned", "ddpm": "DDPM"}
 LATE = "the coursework's"  # its sampler "coursework", which the report does not show
 PEERS = {"ours": "`unet_fast`, ours", "tutorial": "diffusers' tutorial"}
+MINUTES_N = 2000
 RECIPES = {  # of benchmarks/cold.py: in keys, in tables, and the preset of records that name none
     "original: t < T only": ("original", "original: *t* < *T* only", "default_28"),
     "t = T trained": ("trained", "no noise, *t* = *T* trained", "default_28"),
@@ -90,6 +91,9 @@ def shipped() -> list[Record]:
             family = f"{c.axis} {c.preset}" if c.process == "averaging" else c.preset
             fids = [f"{scores['restored'][name]['fid']:.1f}" for name in SAMPLERS if name in scores.get("restored", {})]
             own = {"family": family, "process": c.process, "model": model, "fids": ", ".join(fids) or None}
+            own["epochs"] = model.about["epoch"]
+            if "mean_of" in model.about:  # of several trainings: what it tells of one is not the whole
+                own |= {"epochs": f"mean of {model.about['mean_of']}", "step": None, "loss": None}
             found.append(model.about | scores | own)
     return sorted(found, key=lambda r: (r["process"] != "gaussian", r["family"][:3] == "col", r["family"], r["epoch"]))
 
@@ -206,10 +210,14 @@ def start() -> Groups:
 
 
 def minutes() -> Groups:
-    """The rows of benchmarks/time_to_quality.py, by minutes, clock and network: the records of all training seeds."""
+    """The rows of benchmarks/time_to_quality.py, by minutes, clock and network: the records of all training seeds.
+
+    All of as many samples: some were scored by more of them, too.
+    """
     keys = ("minutes", "clock", "threads", "row")
     clock = lambda r: {"wall": "wall", "cpu": "CPU"}[r.get("clock", "wall")]
-    named = [r | {"name": PEERS.get(r["row"], r["row"]), "clock": clock(r)} for r in read("time_to_quality")]
+    own = [r for r in read("time_to_quality") if r["n"] == MINUTES_N]
+    named = [r | {"name": PEERS.get(r["row"], r["row"]), "clock": clock(r)} for r in own]
     groups = grouped(sorted(newest(named, *keys, "seed"), key=lambda r: [r[key] for key in keys]), *keys)
     return [[r | {"seeds": ", ".join(str(r["seed"]) for r in group)} for r in group] for group in groups]
 

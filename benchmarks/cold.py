@@ -109,12 +109,12 @@ def trained(name, config, args, data, device):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--group", choices=GROUPS, default="unet")
+    parser.add_argument("--group", choices=GROUPS, default="unet", help="which table (default: unet)")
     parser.add_argument("--only", help="recipes whose name contains this")
     parser.add_argument("--weights", metavar="NAME", help="trained weights of the same images, scored as they are")
-    parser.add_argument("--axis", choices=["row", "col"], default="row")
+    parser.add_argument("--axis", choices=["row", "col"], default="row", help="what is averaged (default: row)")
     parser.add_argument("--steps", type=int, default=1500, help="of training, each variant")
-    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--samples", type=int, default=2000, help="to score, a row (default: 2000)")
     parser.add_argument("--seeds", type=int, default=1, help="of the sampling; the table shows means")
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_cold"))

@@ -28,9 +28,9 @@ LIMIT = 1000  # calls, of the images that stand for the equation's own
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default="unet")
-    parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20, 50, LIMIT])
-    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--weights", default="unet", help="a name in weights/, or a file (default: unet)")
+    parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20, 50, LIMIT], help="of the network, a sample")
+    parser.add_argument("--samples", type=int, default=64, help="of each sampler (default: 64)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_convergence.jsonl"))

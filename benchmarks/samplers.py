@@ -56,10 +56,10 @@ def known(out: Path) -> dict[tuple, dict]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default="unet")
-    parser.add_argument("--samplers", nargs="+", default=["ddpm", "ddim", "heun", "dpm", "sde"])
-    parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20, 50])
-    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--weights", default="unet", help="a name in weights/, or a file (default: unet)")
+    parser.add_argument("--samplers", nargs="+", default=["ddpm", "ddim", "heun", "dpm", "sde"], help="rows")
+    parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20, 50], help="of the network, a sample")
+    parser.add_argument("--samples", type=int, default=2000, help="to score, a cell (default: 2000)")
     parser.add_argument("--guidance-scale", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-root", default="data")

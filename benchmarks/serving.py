@@ -138,9 +138,9 @@ def library(args) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="unet", help="a name in weights/")
-    parser.add_argument("--designs", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--traffic", nargs="+", choices=TRAFFIC, default=list(TRAFFIC))
-    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 64])
+    parser.add_argument("--designs", nargs="+", choices=ROWS, default=list(ROWS), help="rows")
+    parser.add_argument("--traffic", nargs="+", choices=TRAFFIC, default=list(TRAFFIC), help="tables")
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 64], help="that ask at once")
     parser.add_argument("--seconds", type=float, default=10, help="that each row is measured for")
     parser.add_argument("--record", type=Path, help="append the numbers to this file, one JSON object a line")
     parser.add_argument("--serve", choices=ROWS, help=argparse.SUPPRESS)  # this very file is the server, too

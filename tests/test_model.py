@@ -291,4 +291,4 @@ def test_the_demo_writes_its_four_pictures(tmp_path, capsys):
     main(["demo", "--count", "4", "--ddpm-steps", "20", "--ddim-steps", "5", "--out", str(tmp_path)])
     names = ("forward", "ddpm_samples", "ddim_samples", "trajectory")
     assert {path.name for path in tmp_path.iterdir()} == {f"diffusion_mnist_{name}.png" for name in names}
-    assert "times less here, by 4 times fewer steps" in capsys.readouterr().out
+    assert "times faster here, with 4 times fewer steps" in capsys.readouterr().out

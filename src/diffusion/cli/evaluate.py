@@ -1,4 +1,4 @@
-"""Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, and whether it remembers.
+"""Score a weight file on many samples: FID, IS, KID, label agreement, precision, recall, copies of training images.
 
 A text model is examined instead: whether its pictures show what was asked for, beside real pictures and chance.
 """
@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python src evaluate --weights unet --sampler dpm --steps 10 --count 2000 --guidance-scale 2
 """
 PROMPTS = 200  # of each kind, before a text model
+SEEDS = 3
 
 
 def read(argv: list[str] | None = None) -> Namespace:
@@ -21,7 +22,8 @@ def read(argv: list[str] | None = None) -> Namespace:
     what = f"samples of each seed (default: 10,000); of a text model, prompts of each kind (default: {PROMPTS})"
     count = {"type": number(int, 16), "default": None, "help": what}
     add_flags(p, "weights", "preset", "count", weights={"required": True}, count=count)
-    p.add_argument("--seeds", type=number(int, 1), default=3, help="how often all is repeated, for the spread")
+    seeds = f"how often all is repeated, for the spread (default: {SEEDS}; a text model is examined once)"
+    p.add_argument("--seeds", type=number(int, 1), help=seeds)
     seed = {"help": "the first seed; a text model gets other prompts, too"}
     add_flags(p, "seed", "sampler", "steps", "guidance-scale", "guidance-interval", seed=seed)
     add_flags(p, "features", "inception-weights", "batch-size", "data-root", "device")

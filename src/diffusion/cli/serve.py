@@ -14,9 +14,9 @@ EXAMPLES = """examples:
 """
 USUAL = Settings()
 CHOICES = {
-    "auto": "(the default) compiles a network on a CPU once its calls have cost as much as that would, beside them",
-    "bf16": "also those that compute in bfloat16, by whose rounding their images then change",
-    "no": "none",
+    "auto": "(default) on a CPU, compile a network in the background once its calls have taken as long as that would",
+    "bf16": "also compile networks that compute in bfloat16; their images then change slightly",
+    "no": "never compile",
 }
 LIMITS = {
     "max-count": (int, "images a request"),
@@ -40,7 +40,7 @@ def parser() -> Parser:
     p.add_argument("--token", help="what clients have to send: Authorization: Bearer TOKEN (default: nothing)")
     p.add_argument("--allow-hosts", nargs="+", metavar="NAME", help="names that the server goes by, beside localhost")
     p.add_argument("--allow-origins", nargs="+", metavar="URL", help="other servers whose pages may call this one")
-    p.add_argument("--compile", type=one_of("choice", CHOICES), help="; ".join(map(" ".join, CHOICES.items())))
+    p.add_argument("--compile", type=one_of("choice", CHOICES), help="; ".join(map(": ".join, CHOICES.items())))
     replicas = "of the whole server, behind Ray Serve (pip install -r requirements-cluster.txt)"
     p.add_argument("--replicas", type=number(int, 1, 1000), default=1, help=replicas)
     group = p.add_argument_group("limits")

@@ -8,7 +8,7 @@ import torch
 
 from diffusion import figures
 from diffusion.api.model import load
-from diffusion.data.datasets import load as load_data
+from diffusion.data.sources import load as load_data
 from diffusion.errors import UserError
 from diffusion.experiment.samplers import SamplingOptions
 from diffusion.laboratory.checks import check_sampling
@@ -50,6 +50,6 @@ def main(args: Namespace) -> None:
     for sampler, taken in seconds.items():
         print(f"  {sampler.upper()} {steps[sampler]:>5} steps {taken:8.2f} s")
     times, fewer = seconds["ddpm"] / seconds["ddim"], args.ddpm_steps / args.ddim_steps
-    print(f"  DDIM took {times:.1f} times less here, by {fewer:g} times fewer steps")
+    print(f"  DDIM was {times:.1f} times faster here, with {fewer:g} times fewer steps")
     rows = f"the rows of {written[0].name} are steps {', '.join(map(str, TIMES))} of 1000"
     print(f"{rows}, those of {written[-1].name}\nrun from noise to the sample; wrote {', '.join(map(str, written))}")

@@ -98,7 +98,7 @@ class Compare {
     });
     const meant = `p(${label}): the mean probability that a classifier gives the label.`;
     this.strip.take(columns.length > 1 ? columns : [], next, NEEDS.label.includes(what) ? meant : "");
-    const missing = "This server has not the models to show that: start it with the shipped ones.";
+    const missing = "This server does not have the models for this view: start it with the shipped ones.";
     if (columns.length < 2) this.strip.status.show("refused", missing);
     else if (!this.strip.ended) this.begin();
   }
