@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from in_process import ROOT, run
@@ -11,11 +12,14 @@ from server import running
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from diffusion import configure, load
+from diffusion.api.generation import generate
 from diffusion.data import fetch, minilm
-from diffusion.data.captions import encode
+from diffusion.data.captions import decode, encode
 from diffusion.data.datasets import Dataset
+from diffusion.data.sources import load as load_data
 from diffusion.data.spelled import SpelledStream, spelled
 from diffusion.errors import UserError
+from diffusion.experiment.samplers import SamplingOptions
 from diffusion.networks.minilm import FrozenEncoder, MiniLM
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "cat", "##s", *(f"##{c}" for c in "abdez"), "z"]
@@ -208,6 +212,14 @@ def test_a_training_is_resumed_to_the_same_bits_and_understands_words_it_never_s
     assert a.config.words == () and a.experiment.about["examples"][0].startswith("a ")
     prompt = ["--weights", paths[0], "--prompt", "zebz cats", "--steps", 2, "--device", "cpu"]
     assert run("src", "generate", *prompt, "--count", 2, "--out", tmp_path / "x.png").returncode == 0
+    test = load_data("folder", "test", tmp_path / "p")
+    start = ["--from", "test", "--count", 1, "--seed", 3, "--data-root", tmp_path / "p", "--out", tmp_path / "x.npy"]
+    done = run("src", "generate", "--weights", paths[0], "--steps", 2, "--device", "cpu", *start)
+    assert done.returncode == 0, done.stderr
+    (said,) = decode(test.labels[:1], test.classes)
+    given = {"labels": said, "originals": test.images[:1], "seed": 3}
+    drawn = generate(a.experiment, torch.arange(1), SamplingOptions(steps=2), **given)
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), drawn, atol=1e-5, rtol=0)
     with running(weights=(str(paths[0]),)) as server:
         (entry,) = server.get("/v1/models").json()["data"]
         assert entry["prompts"] and entry["words"] == []

@@ -13,6 +13,7 @@ from diffusion import figures, files
 from diffusion.api.checks import check_labels, label_or_prompt
 from diffusion.api.generation import generate
 from diffusion.api.model import load as load_model
+from diffusion.data import captions
 from diffusion.data.sources import load
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
@@ -41,7 +42,8 @@ def main(args: Namespace) -> None:
         if args.count > len(test):
             raise UserError(f"--count {args.count}: there are only {len(test)} test images")
         originals, labels = test.images[: args.count], test.labels[: args.count]
-        cond = cond if cond is None or args.label is not None else labels
+        if cond is not None and args.label is None and args.prompt is None:
+            cond = captions.decode(labels, test.classes) if experiment.reader else labels
     elif args.labels and labels is None:
         raise UserError(f"--labels {args.labels}: {args.weights} knows no labels")
 
