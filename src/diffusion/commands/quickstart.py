@@ -24,7 +24,7 @@ def main(args: Namespace) -> None:
     # --- Draw with shipped weights ---
     began = time.monotonic()
     model = load("unet", open_device(args.device))
-    images = model.sample(100, seed=args.seed, steps=10)
+    images = model.sample(100, seed=args.seed or 0, steps=10)
     path = figures.grid(images.cpu(), args.out / f"contents/{NAME}_shipped.png", columns=10)
     seconds = time.monotonic() - began
     print(f"{path}: 100 uncurated digits from {model.experiment.origin}, in {seconds:.0f} s", flush=True)
@@ -35,14 +35,14 @@ def main(args: Namespace) -> None:
     rows: dict[int, torch.Tensor] = {}  # step -> ten samples, of the same noise every time
     for step in run.steps(Plan(minutes=args.minutes, sheet_steps=SHEETS, sheet_every=10**9)):
         # --- Sample ---
-        sheet = run.sample(50, args.seed, f"samples after step {step}", SAMPLING)
+        sheet = run.sample(50, run.config.seed, f"samples after step {step}", SAMPLING)
         rows[step] = sheet[:10]
         draw_grid(run, torch.cat([*rows.values()]), f"contents/{NAME}_learning.png", columns=10)
         draw_grid(run, sheet, f"contents/{NAME}_trained.png", columns=10)
         run.record(step / run.trainer.steps_per_epoch)
 
     # --- Measure ---
-    measured = measure(judge, args.seed)
+    measured = measure(judge, run.config.seed)
     draw_curves(judge)
     after = ", ".join(map(str, rows))
     explained = f"\nrows of {NAME}_learning.png: after {after} steps, of the same noise" if rows else ""
