@@ -74,6 +74,13 @@ def test_the_command_scores_shipped_weights(tmp_path):
     assert f"{facts['rows'][1]['fid']:.4f}" in done.stdout
 
 
+def test_the_sampler_is_recorded_where_none_was_saved(tmp_path):
+    words = ["--weights", "default", "--count", 16, "--seeds", 1, "--steps", 1, "--out", tmp_path / "x.jsonl", *DATA]
+    done = run("src", "evaluate", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "x.jsonl").read_text())["sampler"] == "ddpm"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -81,6 +88,11 @@ def test_the_command_scores_shipped_weights(tmp_path):
         (["--out", "/"], "no file can be written there"),
         (["--out", f"{__file__}/x.jsonl"], "no file can be written there"),
         (["--sheet", "s.jpg"], "must end in .png"),
+        (["--seed", str(2**63)], "from 0 to 9223372036854775807"),
+        (["--ship", "x.pth"], "--ship does nothing here: unet is no text model"),
+        (["--weights", "text_digits", "--sheet", "s.png"], "--sheet does nothing here: text_digits is a text model"),
+        (["--weights", "text_digits", "--features", "inception"], "--features does nothing here"),
+        (["--weights", "text_digits", "--seeds", "2"], "--seeds does nothing here"),
     ],
 )
 def test_what_would_fail_at_the_end_is_refused_at_the_beginning(capsys, words, sentence):

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import itertools
+import json
 import os
 import pickle
 import re
@@ -48,6 +49,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         finally:
             os.close(folder)
     return path
+
+
+def append_line(path: Path, content: Any) -> Path:
+    """Add a line of JSON to the file, atomically."""
+    text = (path.read_bytes() if path.exists() else b"") + json.dumps(content).encode() + b"\n"
+    return write_atomically(path, lambda file: file.write(text))
 
 
 def save(path: Path, content: Any) -> Path:

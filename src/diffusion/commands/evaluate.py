@@ -1,10 +1,8 @@
 """Scores of a weight file, or an examination of a text model."""
 
-import json
 import statistics
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +11,13 @@ from torch import Tensor
 from diffusion import figures, files
 from diffusion.api.generation import generate, guidance_scale
 from diffusion.api.model import load as load_model
-from diffusion.cli.evaluate import PROMPTS
+from diffusion.cli.evaluate import PROMPTS, SEEDS
 from diffusion.data.datasets import Dataset, load
 from diffusion.data.scenes import RULES
 from diffusion.errors import UserError
 from diffusion.experiment.build import Experiment
 from diffusion.experiment.samplers import SamplingOptions
+from diffusion.experiment.sampling import sampler_name
 from diffusion.experiment.weights import save_weights
 from diffusion.laboratory.checks import check_sampling
 from diffusion.laboratory.device import open_device
@@ -35,6 +34,7 @@ from diffusion.metrics.likeness import agreement
 from diffusion.metrics.scores import Reference, score
 
 SHEET = 48  # samples on the --sheet, a dozen in a row
+OF_SCORES, OF_EXAMS = ("seeds", "sheet", "features", "inception_weights"), ("ship",)  # options
 LINE = "{fid:.4f} {inception_score:.2f} {kid:.4f} {agreed} {precision:.3f} {recall:.3f} {shares}"
 
 
@@ -43,9 +43,10 @@ def main(args: Namespace) -> None:
     device = open_device(args.device)
     experiment = load_model(args.weights, device, preset=args.preset).experiment
     options = options_of(SamplingOptions, args)
+    check_options(args, experiment)
     if experiment.config.reads:
         return examine(args, experiment, options)
-    args.count = 10_000 if args.count is None else args.count
+    args.count, seeds = args.count or 10_000, args.seeds or SEEDS
     if args.sheet and args.count < SHEET:
         raise UserError(f"--sheet shows {SHEET} samples: --count must be at least that, not {args.count}")
     sampler, conditional = check_sampling(experiment, options), experiment.config.classes > 0
@@ -67,7 +68,7 @@ def main(args: Namespace) -> None:
 
     # --- Sample, Measure ---
     rows, index = [], torch.arange(args.count, device=device)
-    for seed in range(args.seed, args.seed + args.seeds):
+    for seed in range(args.seed, args.seed + seeds):
         labels = data.stratified(args.count, seed).labels if conditional else None
         with progress_bar(args.count * (sampler.steps + 1), f"seed {seed}") as bar:
             given = {"seed": seed, "labels": labels, "batch_size": args.batch_size}
@@ -75,10 +76,18 @@ def main(args: Namespace) -> None:
         rows.append({"seed": seed} | measure(f"seed {seed}", images, labels, reference, data.name))
 
     # --- Report ---
-    facts = {"weights": args.weights, "sampler": args.sampler or experiment.config.sampler, "calls": sampler.nfe}
+    facts = {"weights": args.weights, "sampler": sampler_name(experiment, options), "calls": sampler.nfe}
     facts |= {"guidance_scale": scale, "interval": options.interval, "samples": args.count}
     facts |= {"floor": floor["fid"], "floor_is": floor["inception_score"], "rows": rows}
     report(args, facts, images, data, test)
+
+
+def check_options(args: Namespace, experiment: Experiment) -> None:
+    """UserError for an option of which these weights make nothing."""
+    idle, what = (OF_SCORES, "a text model") if experiment.config.reads else (OF_EXAMS, "no text model")
+    for name in idle:
+        if getattr(args, name) not in (None, "auto"):
+            raise UserError(f"--{name.replace('_', '-')} does nothing here: {args.weights} is {what}")
 
 
 def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -> None:
@@ -104,7 +113,8 @@ def examine(args: Namespace, experiment: Experiment, options: SamplingOptions) -
     print(table(marks, exam.attributes))
     facts = {"weights": args.weights, "seed": args.seed, "calls": sampler.nfe, "guidance_scale": scale}
     facts |= {"prompts": count, "obedience": record(marks)} | (compare(exam, sample) if dataset in RULES else {})
-    append(args.out, facts)
+    if args.out:
+        print(f"appended to {files.append_line(args.out, facts)}")
     if args.ship:
         known = ("prompts", "guidance_scale", "calls", "seed", "twins")
         experiment.about["scores"] = {key: facts[key] for key in known if key in facts} | summary(marks)
@@ -120,13 +130,6 @@ def compare(exam: DigitsExam, sample: Callable[[Sequence[str]], Tensor]) -> dict
     print(f"pictures of one prompt differ by {varied:.4f}, real ones by {varied_real:.4f}: {varied / varied_real:.2f}")
     facts = {"twins": [*model], "twins_real": [*real], "reader": exam.reader.sha256}
     return facts | {"diversity": varied, "diversity_real": varied_real}
-
-
-def append(path: Path | None, facts: dict[str, Any]) -> None:
-    """Add a line of JSON to the file, if there is to be one."""
-    if path:
-        text = (path.read_bytes() if path.exists() else b"") + json.dumps(facts).encode() + b"\n"
-        print(f"appended to {files.write_atomically(path, lambda file: file.write(text))}")
 
 
 def measure(name: str, images: Tensor, labels: Tensor | None, reference: Reference, dataset: str) -> dict[str, Any]:
@@ -154,7 +157,9 @@ def report(args: Namespace, facts: dict[str, Any], images: Tensor, data: Dataset
     nearest_real, _ = neighbours(test.images[: min(1000, args.count)], data.images)
     of_ours, of_real = (f"{each.mean():.4f} on average, at least {each.min():.4f}" for each in (nearest, nearest_real))
     print(f"RMSE to the nearest training image: {of_ours}; of real test images {of_real}")
-    append(args.out, facts | {"nearest": nearest.mean().item(), "nearest_of_real": nearest_real.mean().item()})
+    if args.out:
+        facts |= {"nearest": nearest.mean().item(), "nearest_of_real": nearest_real.mean().item()}
+        print(f"appended to {files.append_line(args.out, facts)}")
     if args.sheet:
         pairs = zip(images[:SHEET].cpu().split(12), (data.images[index[:SHEET]].cpu() / 255).split(12))
         figures.grid(torch.cat([part for pair in pairs for part in pair]), args.sheet, columns=12)

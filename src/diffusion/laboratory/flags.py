@@ -59,7 +59,7 @@ ROWS: dict[str, tuple] = {  # type, help and default
     "weights": (str, "a weight file, or the name of one in weights/ or runs/*/: unet, 'cold_unet row', default@20"),
     "preset": (one_of("preset", [*DDPM, *COLD]), "of a file of the coursework, if its name does not say it"),
     "count": (number(int, 1, 10**9), "how many samples", 16),
-    "seed": (number(int, 0), "of all noise: sample i of a seed is always the same image", 0),
+    "seed": (number(int, 0, 2**63 - 1), "of all noise: sample i of a seed is always the same image", 0),
     "sampler": (one_of("sampler", NAMES), f"{', '.join(NAMES)}; the last five of cold weights (default: as saved)"),
     "steps": (number(int, 1), f"of the sampler (default: {STEPS}; of cold weights {COLD_STEPS})"),
     "guidance-scale": (
@@ -79,6 +79,9 @@ ROWS: dict[str, tuple] = {  # type, help and default
 FLAGS: dict[str, dict[str, Any]] = {name: dict(zip(("type", "help", "default"), row)) for name, row in ROWS.items()}
 FLAGS["guidance-interval"] |= {"dest": "interval", "nargs": 2, "metavar": ("LOW", "HIGH")}
 FLAGS |= {each.name.replace("_", "-"): dict(each.metadata) for each in fields(RunOptions) if each.metadata}
+
+
+NOT_NEEDED = {"help": "understood, not needed: a thousand images at a time fit into memory"}
 
 
 def add_flags(parser: Any, *names: str, **changes: dict[str, Any]) -> None:
