@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from diffusion.laboratory import versions
-from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.flags import NOT_NEEDED, add_flags
 from diffusion.laboratory.options import Parser, one_of, output_file
 
 EXAMPLES = """examples:
@@ -14,7 +14,8 @@ EXAMPLES = """examples:
 
 def read(argv: list[str] | None = None) -> Namespace:
     p = Parser(__doc__, EXAMPLES, "encode-dataset")
-    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", dataset={"default": None})
+    changes = {"dataset": {"default": None}, "batch_size": NOT_NEEDED}
+    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", **changes)
     versions.add_model_flags(p, "autoencoder", "vae")
     p.add_argument("--part", type=one_of("part", ["train", "test"]), default="train", help="train or test images")
     out = "the file to write (default: data/latents/DATASET_PART_CODEC.pth, where training looks for it)"

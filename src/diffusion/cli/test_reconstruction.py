@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from diffusion.laboratory import versions
-from diffusion.laboratory.flags import add_flags
+from diffusion.laboratory.flags import NOT_NEEDED, add_flags
 from diffusion.laboratory.options import Parser, number, output_file
 
 EXAMPLES = """examples:
@@ -14,7 +14,8 @@ EXAMPLES = """examples:
 
 def read(argv: list[str] | None = None) -> Namespace:
     p = Parser(__doc__, EXAMPLES, "test-reconstruction")
-    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", dataset={"default": None})
+    changes = {"dataset": {"default": None}, "batch_size": NOT_NEEDED}
+    add_flags(p, "weights", "dataset", "data-root", "batch-size", "device", **changes)
     versions.add_model_flags(p, "autoencoder", "vae", "flow")
     for name, help in (
         ("height", "rows of the picture, each of originals, reconstructions and errors"),

@@ -9,6 +9,7 @@ from diffusion.errors import UserError
 from diffusion.laboratory import versions
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.latents import posterior
+from diffusion.laboratory.settings import check_data
 from diffusion.method.codec import Latents
 
 
@@ -20,8 +21,7 @@ def main(args: Namespace) -> None:
         raise UserError(f"{path} works on pixels: it has no latents to encode into")
     dataset = versions.dataset_of(args) if args.dataset else experiment.config.dataset
     data = load(dataset, args.part, args.data_root, experiment.device)
-    if tuple(data.images.shape[1:]) != experiment.config.shape:
-        raise UserError(f"{path} encodes images {experiment.config.shape}, not those of {dataset}")
+    check_data(experiment.config.replace(classes=0), data)  # a codec knows no labels
     codec = experiment.config.codec if not experiment.config.is_codec else str(path)
     out = args.out or latents_path(args.data_root, dataset, args.part, codec)
 

@@ -1,6 +1,5 @@
 """Losses of a model on test images, and labels by Bayes' rule."""
 
-import json
 import time
 from argparse import Namespace
 from typing import Any
@@ -24,6 +23,7 @@ from diffusion.laboratory.classification import (
 )
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.losses import codec_losses, held_out_loss
+from diffusion.laboratory.settings import check_data
 from diffusion.laboratory.show import row
 from diffusion.method import bayes
 from diffusion.method.codec import Latents
@@ -41,6 +41,7 @@ def main(args: Namespace) -> None:
     dataset = versions.dataset_of(args) if args.dataset else experiment.config.dataset
     load_split = lambda split: load(dataset, split, args.data_root, experiment.device)
     test = load_split("test").shuffled()
+    check_data(experiment.config, test)
     test = test[torch.arange(min(args.count or len(test), len(test)), device=experiment.device)]
 
     # --- Measure ---
@@ -53,8 +54,7 @@ def main(args: Namespace) -> None:
     # --- Report ---
     print(f"\nthis command took {time.monotonic() - began:.0f} s, by {torch.get_num_threads()} threads")
     if args.out:
-        text = (args.out.read_bytes() if args.out.exists() else b"") + json.dumps(record).encode() + b"\n"
-        print(f"appended to {files.write_atomically(args.out, lambda file: file.write(text))}")
+        print(f"appended to {files.append_line(args.out, record)}")
 
 
 def losses(experiment: Experiment, test: Dataset) -> dict[str, float]:

@@ -14,6 +14,7 @@ from diffusion.laboratory import versions
 from diffusion.laboratory.device import open_device
 from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.judge import open_reference
+from diffusion.laboratory.settings import check_data
 from diffusion.laboratory.show import row
 from diffusion.method.codec import Latents
 from diffusion.metrics.classifiers import check_features
@@ -30,6 +31,7 @@ def main(args: Namespace) -> None:
     if not args.no_fid:
         check_features(args.features, dataset)
     test = load(dataset, "test", args.data_root, experiment.device)
+    check_data(experiment.config.replace(classes=0), test)  # a codec knows no labels
 
     # --- Reconstruct, Measure ---
     again = reconstruct(experiment, test.images)

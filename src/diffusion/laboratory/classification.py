@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -74,28 +75,29 @@ class Codes:
 
 
 def by_importance(codes: Codes, by_code: Answer, log_prior: Tensor, variance: float, counts: tuple) -> Iterator[Answer]:
-    """With several draws of q(z | x), for the images of which the code leaves more than one class."""
+    """With several draws of q(z | x), for the images of which the code leaves more than one class; the `counts` rise,
+    and the draws of each are among those of the next.
+    """
     began, codec = time.monotonic(), codes.codec
     near = by_code.nats + log_prior.to(by_code.nats) >= (by_code.nats + log_prior).max(1, keepdim=True).values - CLOSE
     index = (near.sum(1) > 1).nonzero()[:, 0]
     images, near = codes.test.images[index] / 255, near[index]
-    noise, most = Noise(2, index), max(counts)
     mean, log_var = codec.posterior(codes.test.images[index]).chunk(2, dim=1)
-    z = torch.stack([mean + (log_var / 2).exp() * noise(mean) for _ in range(most)])  # (S, n, C, 1, 1)
-    log_q = bayes.log_normal(z, mean, log_var)
-    decoded = torch.stack([torch.cat([codec.autoencoder.decode(p) for p in part.split(1000)]) for part in z])
-    log_p_x = bayes.log_normal(decoded, images, torch.full_like(images, variance).log())
-    log_p_z = log_q.new_full((most, len(index), codes.classes), -torch.inf)
-    image, label = near.nonzero().unbind(1)
-    standard = ((z - codec.mean) / codec.std).double().float()
-    draws = torch.arange(most, device=z.device).repeat_interleave(len(image))
-    pairs = torch.stack([draws * len(index) + image.repeat(most), label.repeat(most)], 1)
-    found = codes.density(standard.flatten(0, 1), pairs, "importance weights", 1, index.repeat(most))
-    log_p_z[draws, image.repeat(most), label.repeat(most)] = found - codec.std.double().log().sum()
-    meaning, seconds = BOUND.format(variance=variance, looked=len(index)), time.monotonic() - began
-    for count in counts:
+    noise, terms = Noise(2, index), []  # log p(x | z), log p(z | y) and log q(z | x) of the draws so far
+    for before, count in pairwise((0, *counts)):
+        more = count - before
+        z = torch.stack([mean + (log_var / 2).exp() * noise(mean) for _ in range(more)])  # (S, n, C, 1, 1)
+        decoded = torch.stack([torch.cat([codec.autoencoder.decode(p) for p in part.split(1000)]) for part in z])
+        log_p_x = bayes.log_normal(decoded, images, torch.full_like(images, variance).log())
+        log_p_z = log_p_x.new_full((more, len(index), codes.classes), -torch.inf)
+        draw, image, label = near.expand(more, -1, -1).nonzero().unbind(1)
+        pairs, standard = torch.stack([draw * len(index) + image, label], 1), (z - codec.mean) / codec.std
+        found = codes.density(standard.flatten(0, 1), pairs, "importance weights", 1, index.repeat(more))
+        log_p_z[draw, image, label] = found - codec.std.double().log().sum()
+        terms.append((log_p_x, log_p_z, bayes.log_normal(z, mean, log_var)))
         nats = by_code.nats.clone()
-        nats[index] = bayes.importance_weighted(log_p_x[:count], log_p_z[:count], log_q[:count])
+        nats[index] = bayes.importance_weighted(*map(torch.cat, zip(*terms)))
+        meaning, seconds = BOUND.format(variance=variance, looked=len(index)), time.monotonic() - began
         yield Answer(f"bound, K = {count}", nats, codes.test.labels, seconds, meaning)
 
 

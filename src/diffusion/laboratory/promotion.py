@@ -1,5 +1,6 @@
 """How a version dev of `versions` becomes main: by a word, by an answer, or by its loss."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def promote(dev: Path, main: Path, how: str, held_out: Dataset) -> str:
     if how == "ask":
         if not sys.stdin.isatty():
             return f"{dev} was not promoted to {main}: there is no terminal to ask at (--promote yes does it unasked)"
-        how = "yes" if input(f"promote {dev} to {main}? [y/N] ").strip().lower() in ("y", "yes") else "no"
+        how = "no"
+        with contextlib.suppress(EOFError):  # Ctrl-D is no answer
+            how = "yes" if input(f"promote {dev} to {main}? [y/N] ").strip().lower() in ("y", "yes") else "no"
     if how != "yes":
         return f"{dev} was not promoted to {main} ({asked})"
     kept = f"; the old one is kept in {files.put_aside(main)}" if main.is_file() else ""

@@ -51,8 +51,8 @@ def check_data(config: Config, data: Dataset) -> None:
     """UserError unless the data, which may come from another machine, are what the config is for."""
     shape, labels = tuple(data.images.shape[1:]), len(data.classes)
     if shape != config.shape or config.classes not in (0, labels):
-        what = f"{data.name} is served with images of {shape} and {labels} labels"
-        raise UserError(f"{what}, but {config.shape} and {config.classes} are to be trained")
+        what = f"{data.name} has images of {shape} and {labels} labels"
+        raise UserError(f"{what}: this model is for {config.shape} and {config.classes or 'any'}")
 
 
 def describe_differences(saved: Config, config: Config, changes: Collection[str], explicit: Collection[str]) -> str:
