@@ -25,6 +25,13 @@ def warn(text: str) -> None:
         print(f"\n{text}", file=sys.stderr, flush=True)
 
 
+def write_recipe(run: Run, recipe: Recipe) -> None:
+    """Keep the recipe, with what the run has decided, beside the state."""
+    if run.is_main:
+        text = replace(recipe, config=run.config).text().encode()
+        files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
+
+
 def main(args: Namespace) -> None:
     # --- Setup ---
     recipe, stream = args.recipe, Stream(args.stream, warn) if args.stream else None
@@ -33,11 +40,10 @@ def main(args: Namespace) -> None:
     if recipe.config.network == "text":
         return train_on_captions(args, recipe, stream)
     run, judge = open_run(args, recipe.config, recipe.name, f"{recipe.name}.pth", AS_SAVED, recipe.explicit, stream)
-    text, scores = replace(recipe, config=run.config).text().encode(), None
+    scores = None
 
     for step in run.steps(recipe.plan):  # --- Train ---
-        if run.is_main:
-            files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
+        write_recipe(run, recipe)
         # --- Sample ---
         sheet = run.sample(recipe.sheet.count, run.config.seed, f"samples after step {step}")
         draw_grid(run, sheet, f"contents/{run.name}_sample_{step:06d}.png", columns=10)
@@ -55,11 +61,9 @@ def train_on_captions(args: Namespace, recipe: Recipe, stream: Stream | None) ->
     # --- Setup ---
     run = Run(recipe.config, RunOptions.of(args), recipe.name, f"{recipe.name}.pth", recipe.explicit, stream=stream)
     examiner = Examiner(run, recipe.sheet.count)
-    text = replace(recipe, config=run.config).text().encode()
 
     for step in run.steps(recipe.plan):  # --- Train ---
-        if run.is_main:
-            files.write_atomically(run.folder.path / "recipe.yaml", lambda file: file.write(text))
+        write_recipe(run, recipe)
         run.record(step / run.trainer.steps_per_epoch, **examiner.examine(step))  # --- Sample, Measure ---
         examiner.draw_curves()
 

@@ -5,6 +5,7 @@ import statistics
 from diffusion import figures
 from diffusion.laboratory.exam import Marks, table
 from diffusion.laboratory.run import Run
+from diffusion.laboratory.show import draw_losses
 from diffusion.laboratory.subjects import EXAMS
 
 PROMPTS = 20  # of each kind, while training
@@ -41,9 +42,9 @@ class Examiner:
         run, path = self.run, lambda stem: self.run.options.out / f"Plots/{stem}_for_{self.run.name}.png"
         if not run.is_main:
             return
-        title = f"{run.name}, {run.config.dataset}"
-        run.written.append(figures.losses(run.trainer.losses, run.trainer.steps_per_epoch, path("losses"), title))
+        draw_losses(run)
         if self.marks:
+            title = f"{run.name}, {run.config.dataset}"
             real = statistics.mean(all(verdict.values()) for each in self.marks for verdict in each.real)
             epochs, values = ([line[key] for line in run.history] for key in ("epoch", "all_right"))
             about = (path("obedience"), title, "share of prompts with all right", real)

@@ -59,6 +59,6 @@ def check_pixels(images: Tensor, slack: float = 1e-6) -> None:
 def as_labels(values: Any, rule: str) -> Tensor:
     """Labels as int64 of any shape; UserError with the rule unless they are integers of at least 0."""
     labels = as_tensor(values, rule)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or (labels.long() < 0).any():
+    if labels.is_floating_point() or labels.dtype == torch.bool or (labels.long() < 0).any():
         raise UserError(f"{rule}, not {' '.join(repr(values).split()):.40}")
     return labels.long()
