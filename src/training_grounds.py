@@ -36,8 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     args = read(argv)  # --help and mistakes do not wait for torch
     if args.cold and not args.axis:
         raise UserError("cold diffusion needs an AXIS, row or col, after True")
-    if args.axis and not args.cold:
-        raise UserError(f"a DDPM has no axis: leave {args.axis!r} out, or say True for cold diffusion")
+    for value in () if args.cold else (args.axis, args.noise, args.order):
+        if value is not None:
+            raise UserError(f"a DDPM averages no lines: leave {value!r} out, or say True for cold diffusion")
     base = preset(COLD, args.preset).replace(axis=args.axis) if args.cold else preset(DDPM, args.preset)
     with importing():
         from diffusion.laboratory.run import Run

@@ -86,7 +86,9 @@ def test_wrong_input_to_part_2(tmp_path, words, says):
     (["1", "default_7", "False"], "unknown preset 'default_7'"),
     (["1", "testing", "True", "row"], "unknown preset 'testing'"),
     (["1", "default_7", "True"], "needs an AXIS"),
-    (["1", "default", "no", "row"], "has no axis"),
+    (["1", "default", "no", "row"], "averages no lines: leave 'row' out"),
+    (["0", "default", "False", "--noise", "3"], "averages no lines: leave 3.0 out"),
+    (["0", "default", "False", "--order", "outside-in"], "averages no lines: leave 'outside-in' out"),
     (["1", "default", "maybe"], "allowed: true, yes, false, no"),
 ])  # fmt: skip
 def test_wrong_input_to_the_training_grounds(tmp_path, words, says):

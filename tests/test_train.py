@@ -199,6 +199,12 @@ def test_dotted_budgets_beside_plain_ones_count(monkeypatch):
     assert (what.plan.minutes, what.plan.steps) == (5, None)
 
 
+@pytest.mark.parametrize("weight", [0, 0.3])
+def test_alpha_is_the_weight_of_the_kl_divergence_even_none(weight):
+    words = ["--preset", "latent_vae", "--steps", "1", "--alpha", str(weight)]
+    assert command_line.read(words).recipe.config.kl_weight == weight
+
+
 def test_of_two_budgets_the_one_used_up_first_ends_the_training(tmp_path, here):
     here(*TINY, *QUICK, "--minutes", 0.002, "--steps", 600, "--out", tmp_path)
     assert metrics(tmp_path)[-1]["step"] < 600
@@ -340,6 +346,11 @@ def test_a_resume_that_contradicts_the_run_is_refused_and_changes_nothing(finish
     (["--steps", "1", "--train.minutes=1:30"], "setting 'train.minutes' cannot be '1:30'"),
     (["--steps", "1", "--preset", "unet_cifar"], "CIFAR10 is measured with"),  # and nothing was downloaded
     (["--steps", "1", "--train.lr", "1e-3"], "unrecognized arguments: 1e-3"),  # it takes a =
+    (["--steps", "1", "--gamma", "0"], "setting 'train.gamma' cannot be 0"),
+    (["--steps", "1", "--data.samples=100"], "MNIST is used whole"),
+    (["--steps", "1", "--split", "balanced"], "--split balanced goes with --dataset EMNIST"),
+    (["--steps", "1", "--promote", "yes"], "--promote goes with --model"),
+    (["--steps", "1", "--autoencoder-version=dev"], "--autoencoder-version goes with --model"),
 ])  # fmt: skip
 def test_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(tmp_path, here, words, says):
     said = here(*words, "--out", tmp_path, *DATA, "--device", "cpu", code=2).stderr

@@ -61,11 +61,13 @@ def read(argv: list[str] | None = None) -> Namespace:
     """
     args = parser().parse_args(argv)
     args.weights = versions.open_version(args, "flow")
+    if args.dataset and not args.model:
+        raise UserError("--dataset goes with --model: weights know theirs")
+    idle = {"height", "width"} if args.count else set()
+    idle |= set() if args.sampler in (None, "sde", "ddpm") else {"diffusion"}  # it goes by no other
     for name, usual in GRID.items() if args.model else ():
-        if getattr(args, name) is None and not (name in ("height", "width") and args.count):
+        if getattr(args, name) is None and name not in idle:
             setattr(args, name, usual)
-    if args.diffusion == GRID["diffusion"] and args.sampler not in (None, "sde", "ddpm"):
-        args.diffusion = None
     if args.height or args.width:
         args.height, args.width = args.height or args.width, args.width or args.height
         if args.count:

@@ -10,7 +10,7 @@ from diffusion.experiment import recipe as recipes
 from diffusion.experiment.presets import PRESETS
 from diffusion.experiment.recipe import MOST, SETTINGS, Recipe
 from diffusion.laboratory import versions
-from diffusion.laboratory.flags import add_training_flags
+from diffusion.laboratory.flags import SCORES, add_training_flags
 from diffusion.laboratory.options import Parser, number, one_of, path
 
 EXAMPLES = """examples:
@@ -24,6 +24,8 @@ EXAMPLES = """examples:
 BUDGETS = ("steps", "epochs", "minutes")
 SHORT = {"alpha": "train.kl_weight", "milestones": "train.milestones", "gamma": "train.gamma", "codec": "data.codec"}
 EPOCHS = 10  # of --model
+OF_MODEL = {"--promote", "--autoencoder-version"}
+NOT_OF_MODEL = {f"--{name}" for name in SCORES}  # its loss on held-out images is all that is measured
 
 
 def parser() -> Parser:
@@ -58,17 +60,19 @@ def parser() -> Parser:
 
 def read(argv: list[str] | None = None) -> Namespace:
     """The options, and as `recipe` what they and the dotted overrides make."""
-    args, overrides = parser().parse_dotted(SETTINGS, argv, bare="network" if by_model(argv) else "")
-    args.dataset = versions.dataset_of(args) if args.dataset or args.model else None
-    overrides = [
-        f"--{setting}={getattr(args, name)}" for name, setting in SHORT.items() if getattr(args, name)
-    ] + overrides
-    given = {key: getattr(args, key) for key in BUDGETS if getattr(args, key)}
-    if args.model and not given:
-        given = {"epochs": EPOCHS}
-    if given:  # budgets on the command line take the place of the file's
+    given = {word.split("=")[0] for word in (sys.argv[1:] if argv is None else argv)}
+    args, overrides = parser().parse_dotted(SETTINGS, argv, bare="network" if "--model" in given else "")
+    if idle := given & (NOT_OF_MODEL if args.model else OF_MODEL):
+        raise UserError(f"{min(idle)} goes {'without' if args.model else 'with'} --model")
+    args.dataset = versions.dataset_of(args) if args.dataset or args.model or args.split else None
+    short = {setting: getattr(args, name) for name, setting in SHORT.items()}
+    overrides = [f"--{setting}={value}" for setting, value in short.items() if value is not None] + overrides
+    budgets = {key: getattr(args, key) for key in BUDGETS if getattr(args, key)}
+    if args.model and not budgets:
+        budgets = {"epochs": EPOCHS}
+    if budgets:  # those on the command line take the place of the file's
         others = [key for key in BUDGETS if not any(word.startswith(f"--train.{key}=") for word in overrides)]
-        overrides += [f"--train.{key}={value}" for key, value in (dict.fromkeys(others, "null") | given).items()]
+        overrides += [f"--train.{key}={value}" for key, value in (dict.fromkeys(others, "null") | budgets).items()]
     if args.config:
         args.recipe = recipes.read(args.config, overrides)
     elif args.model:
@@ -79,11 +83,6 @@ def read(argv: list[str] | None = None) -> Namespace:
     if not any(getattr(args.recipe.plan, key) for key in BUDGETS):
         raise UserError("how long? Say --steps, --epochs or --minutes")
     return args
-
-
-def by_model(argv: list[str] | None) -> bool:
-    """Whether --model is there, beside which settings of the network are options."""
-    return any(word.split("=")[0] == "--model" for word in (sys.argv[1:] if argv is None else argv))
 
 
 def model_recipe(args: Namespace, overrides: list[str]) -> Recipe:

@@ -31,6 +31,8 @@ def resolve_config(base: Config, changes: dict[str, Any], explicit: Collection[s
     shape, labels = DATASETS[config.dataset].shape, len(DATASETS[config.dataset].classes)
     if "shape" in explicit and config.shape != shape:
         raise UserError(f"the images of {config.dataset} have the shape {shape}, not {config.shape}")
+    if config.samples:
+        raise UserError(f"data.samples goes with the data sets that have captions; {config.dataset} is used whole")
     if config.classes not in (0, labels):
         raise UserError(f"{config.dataset} has {labels} labels: classes must be that or 0, not {config.classes}")
     return config.replace(shape=shape)

@@ -38,7 +38,7 @@ def add_model_flags(parser: Any, *models: str, version: bool = True) -> Any:
     group.add_argument("--split", type=one_of("split", SPLITS), help=f"of --dataset EMNIST: {', '.join(SPLITS)}")
     if version:
         help = "dev, of the last epoch, or main, promoted or shipped (default: main)"
-        group.add_argument("--model-version", type=one_of("version", VERSIONS), default="main", help=help)
+        group.add_argument("--model-version", type=one_of("version", VERSIONS), help=help)
     return group
 
 
@@ -48,7 +48,7 @@ def dataset_of(args: Namespace) -> str:
     if name == "EMNIST":
         return f"EMNIST-{args.split or 'balanced'}"
     if args.split:
-        raise UserError(f"--split {args.split} goes with --dataset EMNIST, not with {name}")
+        raise UserError(f"--split {args.split} goes with --dataset EMNIST")
     return name
 
 
@@ -70,7 +70,10 @@ def find_version(dataset: str, model: str, version: str = "main", out: Path = Pa
 
 
 def open_version(args: Namespace, *models: str) -> Path:
-    """The weight file that --weights or --model names; UserError if it is neither or both."""
+    """The weight file that --weights or --model names; UserError if it is neither or both, or if more is said."""
     if bool(args.weights) == bool(args.model):
         raise UserError(f"which weights? Say either --weights NAME or --model {', '.join(models)}")
-    return args.weights or find_version(dataset_of(args), args.model, args.model_version)
+    dataset = dataset_of(args)
+    if args.weights and args.model_version:
+        raise UserError(f"--model-version goes with --model: {args.weights!r} is one file")
+    return args.weights or find_version(dataset, args.model, args.model_version or "main")
