@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from diffusion.experiment.samplers import SAMPLERS, SamplingOptions
 from diffusion.experiment.sampling import LOOPS, build_sampler
 from diffusion.experiment.weights import load_weights, open_codec, save_weights
 from diffusion.laboratory import latents as latents_of_laboratory
+from diffusion.laboratory.flags import RunOptions
+from diffusion.laboratory.judge import Judge
 from diffusion.method.noise import Noise
 from diffusion.training.objectives import reconstruction_terms
 from diffusion.training.trainer import Trainer
@@ -66,6 +69,15 @@ def test_a_codec_and_its_statistics_come_back_from_a_file(vae, tmp_path):
     again = load_weights(save_weights(tmp_path / "small_vae.pth", vae))
     assert same(again.codec.state_dict(), vae.codec.state_dict()) and again.config == vae.config
     assert vae.codec.std.min() > 0.1 and not torch.allclose(vae.codec.mean, torch.zeros(()))
+
+
+@pytest.mark.parametrize("config, count", [(VAE, 1), (FLOW, 3)])
+def test_only_what_is_drawn_is_scored_under_several_seeds(config, count):
+    judge = Judge.__new__(Judge)
+    judge.run, judge.options = SimpleNamespace(config=config.replace(seed=7)), RunOptions(eval_seeds=3)
+    judge.sample, judge.score = lambda seed, text: seed, lambda images: images
+    assert judge.final_scores() == [7, 8, 9][:count]
+    assert judge.final_scores("known") == ["known", 8, 9][:count]
 
 
 def test_alpha_weighs_the_kl_divergence_and_nothing_else():

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import re
+import shutil
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +21,11 @@ from diffusion.commands import weights
 from diffusion.data import datasets as data
 from diffusion.errors import UserError
 from diffusion.experiment import presets
+from diffusion.experiment.build import build
 from diffusion.experiment.config import Config
 from diffusion.experiment.presets import COLD, DDPM, GUIDED, LATENT
 from diffusion.experiment.samplers import SamplingOptions
-from diffusion.experiment.weights import load_weights
+from diffusion.experiment.weights import load_weights, save_weights
 from diffusion.laboratory import run as laboratory
 from diffusion.laboratory.catalogue import catalogue
 from diffusion.laboratory.families import FAMILIES, Family
@@ -111,6 +113,25 @@ def test_the_page_about_the_weights_is_what_the_files_say():
     assert (WEIGHTS / "README.md").read_text() == catalogue(WEIGHTS)
 
 
+def test_files_without_scores_are_named_beside_the_table(tmp_path):
+    network = {"hidden": (4, 4), "timesteps": 10}
+    for name, about in {  # promoted, copied from the folder of a training, saved as it was made
+        "promoted": {"epoch": 1, "scores": {"held_out": 0.5}},
+        "trained": {"epoch": 1, "scores": {"fid": 3.0, "n": 64, "n_reference": 200}},
+        "made": {},
+    }.items():
+        made = build(Config(**network))
+        made.about = about
+        save_weights(tmp_path / f"{name}.pth", made)
+    state = {f"gt.{name}": value for name, value in made.network.state_dict().items()}
+    files.save(tmp_path / "ddpm_mnist_80_default.pth", state | {"alpha_t": made.process.schedule.alpha_bar})
+    shutil.copy(WEIGHTS / "latent_tiny_vae.pth", tmp_path)
+    main(["weights", "--table", "--into", str(tmp_path)])
+    page, names = (tmp_path / "README.md").read_text(), ("ddpm_mnist_80_default", "made", "promoted", "trained")
+    assert page.endswith(f"\n\nWithout the scores of this page: {', '.join(f'`{name}.pth`' for name in names)}\n")
+    assert "| `latent_tiny_vae.pth` |" in page
+
+
 def test_every_shipped_file_is_one_that_the_command_makes():
     assert {path.name for path in SHIPPED} <= {file for each in FAMILIES.values() for file in each.files}
 
@@ -185,22 +206,32 @@ def test_the_mean_of_files_is_theirs_in_every_weight_and_scored(few):
     file = folder / "w/custom_mnist_2_row_default_7.pth"
     parts = [file.rename(folder / "a.pth"), folder / "b.pth"]
     content = files.load(parts[0])
-    files.save(parts[1], content | {"network": {name: value + 1 for name, value in content["network"].items()}})
+    more = {"network": {name: value + 1 for name, value in content["network"].items()}}
+    others = {"config": content["config"] | {"preset": "mine", "sampler": "alg1", "lr": 0.5}}
+    for path, changes in zip(parts, ({}, more)):
+        files.save(path, content | others | changes)
+    trained = folder / "runs/custom_row_default_7/custom_mnist_2_row_default_7.pth"
+    before = trained.read_bytes()
     make("--only", "tiny_row", "--eval-seeds", "1", "--mean", *map(str, parts))
     mean = files.load(file)
+    assert trained.read_bytes() == before and mean["config"] == content["config"]  # the family's
     for name, value in content["network"].items():
         assert torch.allclose(mean["network"][name].float(), value.float() + 0.5, rtol=2e-3, atol=2e-3)
     assert mean["about"]["mean_of"] == 2 and mean["about"]["scores"]["n"] == 64
-    for words, says in {
-        ("--only", "tiny", "tiny_row"): "--mean makes one file: name it by --only, a family that has no other",
-        (
-            "--only",
-            "tiny_row",
-        ): "--mean 'unet' has pixel_range (-1.0, 1.0): its weights do not suit a model with (-0.5, 0.5)",
-    }.items():
-        with pytest.raises(UserError) as error:
-            make(*words, "--mean", "unet")
-        assert str(error.value).startswith(says)
+    with pytest.raises(UserError, match="is there: --mean does not replace it"):
+        make("--only", "tiny_row", "--mean", *map(str, parts))
+
+
+@pytest.mark.parametrize("words, says", [
+    (["tiny", "tiny_row"], "--mean makes one file: name it by --only, a family that has no other"),
+    (["tiny_row"], "--mean 'unet' has pixel_range (-1.0, 1.0): its weights do not suit a model with (-0.5, 0.5)"),
+    (["tiny_row", "--rescore"], "--mean makes a file, and scores it: leave --rescore and --table out"),
+    (["tiny_row", "--table"], "--mean makes a file, and scores it: leave --rescore and --table out"),
+])  # fmt: skip
+def test_a_mean_that_cannot_be_is_refused(few, words, says):
+    with pytest.raises(UserError) as error:
+        few[1]("--only", *words, "--mean", "unet")
+    assert str(error.value).startswith(says)
 
 
 def test_a_misspelt_family_is_answered_with_the_nearest(few, capsys):

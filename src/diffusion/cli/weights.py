@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   python src weights                            all of them: on two CPU cores an hour or more for most, days in all
   python src weights --only default unet        two families
   python src weights --table                    no training: write weights/README.md anew
-  python src weights --only unet_matched --mean a.pth b.pth unet_few     the mean of the weights of three trainings
+  python src weights --only unet_matched --mean a.pth b.pth unet_few --into means     the mean of three trainings
 """
 
 

@@ -20,28 +20,40 @@ from diffusion.laboratory.run import Run
 
 
 def main(args: Namespace) -> None:
-    if args.mean and [len(FAMILIES[name].files) for name in args.only] != [1]:
-        raise UserError("--mean makes one file: name it by --only, a family that has no other")
+    if args.mean:
+        check_mean(args)
     make = lambda name: load_alike("--mean", name, FAMILIES[args.only[0]].config, weight_folders())
     parts = [*map(make, args.mean)]
     for name in args.only if not args.table else ():
         family = FAMILIES[name]
         due = [file for file in family.files if (args.into / file).exists() == args.rescore]
         if due:
-            begun = (args.out / "runs" / family.names[0] / "state.pt").exists()
+            begun = not parts and (args.out / "runs" / family.names[0] / "state.pt").exists()
             own = {"resume": begun, "eval_samples": args.eval_samples or family.samples}
             run, judge = open_run(Namespace(**vars(args) | own), family.config, *family.names)
             for epoch in () if args.rescore or parts else trained(run, family):
                 run.record(epoch)
+            source = args.into if args.rescore else run.folder.path
             if parts:
-                save_weights(run.folder.path / due[0], mean_of(parts))
-            ship(judge, due, args.into if args.rescore else run.folder.path, args.into)
+                parts[0].config, source = run.config, source / "mean"  # beside what a training here has written
+                save_weights(source / due[0], mean_of(parts))
+            ship(judge, due, source, args.into)
         nothing = "nothing is there" if args.rescore else "nothing was missing"
         written = ", ".join(str(args.into / file) for file in due)
         print(f"{name}: {f'wrote {written}' if due else nothing}", flush=True)
     text = catalogue(args.into)
     files.write_atomically(args.into / "README.md", lambda file: file.write(text.encode()))
     print(f"wrote {args.into / 'README.md'}")
+
+
+def check_mean(args: Namespace) -> None:
+    """UserError unless --mean makes one file, which is not there."""
+    if [len(FAMILIES[name].files) for name in args.only] != [1]:
+        raise UserError("--mean makes one file: name it by --only, a family that has no other")
+    if args.rescore or args.table:
+        raise UserError("--mean makes a file, and scores it: leave --rescore and --table out")
+    if (file := args.into / FAMILIES[args.only[0]].files[0]).exists():
+        raise UserError(f"{str(file)!r} is there: --mean does not replace it; name another folder by --into")
 
 
 def trained(run: Run, family: Family) -> Iterator[float]:
@@ -66,7 +78,7 @@ def ship(judge: Judge, names: list[str], source: Path, folder: Path) -> None:
 def scored(judge: Judge, name: str) -> dict[str, Any]:
     """Mean and deviation of each score over the seeds, and what they were measured with."""
     rows, real, experiment = [], judge.floor, judge.run.experiment
-    for seed in range(1 if experiment.config.is_codec else judge.options.eval_seeds):  # reconstructions need no seed
+    for seed in judge.seeds:
         images, labels = judge.sample(seed, f"{name}, seed {seed}"), judge.labels(seed)
         scores = judge.score(images)
         rows.append({"fid": scores.fid, "inception_score": scores.inception_score, "kid": scores.kid})
@@ -90,6 +102,6 @@ def scored(judge: Judge, name: str) -> dict[str, Any]:
 def restored(judge: Judge, sampler: str) -> dict[str, float]:
     """How test images come back from their averages, under the first seed."""
     count, originals = judge.options.eval_samples, judge.run.test.images
-    images = judge.run.sample(count, 0, sampler, SamplingOptions(sampler), originals=originals)
+    images = judge.run.sample(count, judge.seeds[0], sampler, SamplingOptions(sampler), originals=originals)
     scores, likeness = judge.score(images), judge.likeness(images)
     return {"fid": scores.fid, "inception_score": scores.inception_score} | likeness._asdict()

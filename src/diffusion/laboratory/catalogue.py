@@ -30,7 +30,10 @@ def catalogue(folder: Path) -> str:
     """The page for every weight file in the folder."""
     paths = sorted(folder.glob("*.pth"), key=_family_and_epoch)
     classifiers = [path for path in paths if path.stem.startswith("classifier_")]
-    models = {path: load_weights(path) for path in paths if path not in classifiers}
+    known = {path: load_weights(path) for path in paths if path not in classifiers}
+    models = {path: each for path, each in known.items() if _is_scored(each)}
+    others = ", ".join(f"`{path.name}`" for path in known if path not in models)
+    others = others and f"\nWithout the scores of this page: {others}\n"
     readers = {path: models.pop(path) for path in paths if path in models and models[path].config.reads}
     about = ABOUT.format(measures="\n".join(_measures(models.values())))
     denoisers = _table({path: _denoiser(each) for path, each in models.items() if not each.config.is_codec})
@@ -38,7 +41,12 @@ def catalogue(folder: Path) -> str:
     codecs = codecs and f"{codecs}\n"
     texts = f"{TEXTS}\n\n{_table({path: _text(each) for path, each in readers.items()})}\n" if readers else ""
     of_classifiers = _table({path: _classifier(path) for path in classifiers})
-    return f"# Weights\n\n{denoisers}\n{about}\n\n{texts}{codecs}{of_classifiers}"
+    return f"# Weights\n\n{denoisers}\n{about}\n\n{texts}{codecs}{of_classifiers}{others}"
+
+
+def _is_scored(experiment: Experiment) -> bool:
+    """Whether it has what the tables say: what `weights` and `evaluate --ship` find, and training alone does not."""
+    return ("model" if experiment.config.reads else "seeds") in experiment.about.get("scores", {})
 
 
 def _measures(experiments: Iterable[Experiment]) -> Iterator[str]:

@@ -81,11 +81,16 @@ class Judge:
         """Of images, in equal shares by all processes: each must call."""
         return score(self.run.share(images), self.reference)
 
+    @property
+    def seeds(self) -> range:
+        """Of the final scores; of an autoencoder one, as its reconstructions need none."""
+        first = self.run.config.seed
+        return range(first, first + (1 if self.run.config.is_codec else self.options.eval_seeds))
+
     def final_scores(self, first: Scores | None = None) -> list[Scores]:
         """A score of every seed; that of the `first` seed may be known already."""
-        seed, known = self.run.config.seed, [first] if first else []
-        seeds = range(seed + len(known), seed + self.options.eval_seeds)
-        return known + [self.score(self.sample(each, f"samples of seed {each}")) for each in seeds]
+        known = [first] if first else []
+        return known + [self.score(self.sample(each, f"samples of seed {each}")) for each in self.seeds[len(known) :]]
 
     def agreement(self, images: Tensor, labels: Tensor) -> float:
         """The fraction of images that show their label; each process must call."""
