@@ -1,14 +1,20 @@
 """Consistency distillation on data of which every path is known, and as one more objective of the trainer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from oracles import Impulses, M, S, flow, gaussian, law
 from test_training import digits, run, same
 
+from diffusion import files
 from diffusion.errors import UserError
 from diffusion.experiment.build import build
 from diffusion.experiment.presets import PRESETS
+from diffusion.experiment.recipe import Plan
 from diffusion.experiment.weights import begin_from_teacher, save_weights
+from diffusion.laboratory import run as laboratory
+from diffusion.laboratory.flags import RunOptions
 from diffusion.method.consistency import neighbour
 from diffusion.method.noise import Noise
 from diffusion.method.process import Gaussian
@@ -86,6 +92,26 @@ def test_a_pupil_begins_as_its_teacher_and_is_resumed_to_the_bit(tmp_path):
     assert same(run(resumed, 5).state(), whole.state())
     assert not same(begin().network.state_dict(), whole.experiment.network.state_dict())
     assert same(teacher.network.state_dict(), whole.experiment.teacher.network.state_dict())
+
+
+def test_a_resumed_pupil_needs_the_teacher_that_it_began_with(tmp_path, monkeypatch):
+    data = replace(digits(), classes=tuple("0123456789"))
+    monkeypatch.setattr(laboratory, "load", lambda *_: data)
+    path = save_weights(tmp_path / "teacher.pth", build(TEACHER))
+    config, options = PUPIL.replace(teacher=str(path)), RunOptions(out=tmp_path, device="cpu")
+
+    def train(until, resume=True):
+        pupil = laboratory.Run(config, replace(options, resume=resume), "pupil", "pupil.pth")
+        return [*pupil.steps(Plan(steps=until))][-1]
+
+    assert train(1, resume=False) == 1 and train(2) == 2
+    save_weights(path, build(TEACHER.replace(seed=1)))
+    with pytest.raises(UserError, match=f"the weights of teacher {str(path)!r} are not those that this run began with"):
+        train(3)
+    state = files.load(tmp_path / "runs/pupil/state.pt")
+    del state["teacher"]  # as of a run that was begun before it was kept
+    files.save(tmp_path / "runs/pupil/state.pt", state)
+    assert train(3) == 3
 
 
 @pytest.mark.parametrize("changes", [{"hidden": (8, 16)}, {"target": "v"}, {"classes": 0}])

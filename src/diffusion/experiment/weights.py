@@ -1,9 +1,11 @@
 """Weight files: written, found by name, and read, ours and the coursework's."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import torch
@@ -21,7 +23,8 @@ from diffusion.method.codec import Codec, Latents
 
 FORMAT = "cold_dif_model 1"
 # What two experiments have in common if the one can have the weights of the other:
-ALIKE = ("shape", "codec", "pixel_range", "process", "schedule", "target", "network", "hidden", "classes", "pooled")
+ALIKE: tuple[str, ...] = ("shape", "codec", "pixel_range", "process", "axis", "schedule", "target", "network", "hidden")
+ALIKE += ("activation", "classes", "text_encoder", "pooled", "words", "caption_length", "encoder", "latent")
 
 
 def save_weights(path: Path, experiment: Experiment, half: bool = False) -> Path:
@@ -137,8 +140,18 @@ def load_alike(what: str, name: str, config: Config, folders: Iterable[Path]) ->
     known = load_weights(find_weights(name, folders))
     for each in ALIKE:
         if (its := getattr(known.config, each)) != (own := getattr(config, each)):
-            raise UserError(f"{what} {name!r} has {each} {its!r}: its weights do not suit a model with {own!r}")
+            why = f"its weights do not suit a model with {brief(own)}"
+            raise UserError(f"{what} {name!r} has {each} {brief(its)}: {why}")
     return known
+
+
+def digest(network: nn.Module) -> str:
+    """Of the names, shapes and values of its weights."""
+    hashed = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        hashed.update(f"{name} {tuple(value.shape)} ".encode())
+        hashed.update(value.cpu().contiguous().numpy().data)
+    return hashed.hexdigest()
 
 
 def mean_of(experiments: Sequence[Experiment]) -> Experiment:

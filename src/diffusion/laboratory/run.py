@@ -22,7 +22,14 @@ from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions
 from diffusion.experiment.sampling import build_sampler
-from diffusion.experiment.weights import begin_from_teacher, open_codec, open_text_encoder, save_weights, weight_folders
+from diffusion.experiment.weights import (
+    begin_from_teacher,
+    digest,
+    open_codec,
+    open_text_encoder,
+    save_weights,
+    weight_folders,
+)
 from diffusion.laboratory.budget import Budget
 from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.folder import Folder
@@ -278,15 +285,18 @@ class Run:
         on_stop(self._stop)
         return state or {}
 
-    def _digest(self) -> str | None:
-        """Of the codec that this run builds on: a resumed one needs the same."""
-        codec = self.experiment.codec
-        return codec.digest if isinstance(codec, Latents) and not self.config.is_codec else None
+    @cached_property
+    def _digests(self) -> dict[str, str | None]:
+        """Of the codec and the teacher that this run builds on: a resumed one needs the same."""
+        codec, teacher = self.experiment.codec, self.experiment.teacher
+        of_codec = codec.digest if isinstance(codec, Latents) and not self.config.is_codec else None
+        return {"codec": of_codec, "teacher": teacher and digest(teacher.network)}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if self._digest() != state.get("codec"):
-            was = f"the weights of codec {self.config.codec!r} are not those that this run began with"
-            raise UserError(f"{was}: bring those back, or start anew without --resume")
+        for what, known in self._digests.items():
+            if state.get(what, known) != known:
+                was = f"the weights of {what} {getattr(self.config, what)!r} are not those that this run began with"
+                raise UserError(f"{was}: bring those back, or start anew without --resume")
         if state.get("data", self.source.fingerprint) != self.source.fingerprint:
             what = f"{self.config.dataset} is not what the run in {str(self.folder.path)!r} was trained on"
             raise UserError(f"{what}: its images changed. Bring those back, or start anew without --resume")
@@ -302,7 +312,7 @@ class Run:
             raise UserError(f"{where}: start anew without --resume") from None
 
     def _save(self) -> None:
-        state = {"trainer": self.trainer.state(), "process": self.experiment.process_state(), "codec": self._digest()}
+        state = {"trainer": self.trainer.state(), "process": self.experiment.process_state(), **self._digests}
         state |= {"history": self.history, "seconds": self.seconds, **self._budget.state()}
         state["data"] = self.source.fingerprint
         if self.is_main:
