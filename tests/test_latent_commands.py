@@ -17,8 +17,10 @@ from torchvision.datasets import EMNIST
 from diffusion import files
 from diffusion.api.model import load
 from diffusion.data.datasets import Dataset
+from diffusion.data.datasets import load as load_data
 from diffusion.experiment.weights import load_weights, save_weights
 from diffusion.laboratory import versions
+from diffusion.laboratory.classification import Codes, by_importance
 from diffusion.laboratory.promotion import promote
 
 CLASSES = ONE_PER_CLASS["balanced"]
@@ -144,6 +146,7 @@ def test_reconstructions_are_drawn_and_measured_by_class(there, root, tmp_path):
     table = [line.split() for line in said.splitlines()[3:]]
     lines = {words[0]: float(words[1]) for words in table if len(words) == 3}
     assert len([name for name in lines if len(name) == 1]) == 47 and 1 < lines["all"] < 60
+    ask("test-reconstruction", *LETTERS, "--weights", "latent", "--root", root, "--no-fid", "--out", path)
     refused = ask("test-reconstruction", *LETTERS, "--model", "vae", "--root", root, code=2)
     assert "train-classifier --dataset EMNIST-balanced" in refused.stderr
 
@@ -159,6 +162,19 @@ def test_test_measures_losses_and_labels_by_bayes_rule(there, root, tmp_path):
     assert rows["one Gaussian a class"]["accuracy"] > 0.1 and 0 <= rows["code"]["accuracy"] <= 1
     assert rows["exhaustive"]["same"] == 20 and "Bayes' rule given the code; no likelihood of pixels" in said
     assert Image.open(tmp_path / "c.png").width > 300
+    refused = ask("test", *words, "--weights", "latent", code=2)
+    assert "has images of (1, 28, 28) and 47 labels: this model is for (1, 28, 28) and 10" in refused.stderr
+
+
+def test_each_bound_takes_its_own_time_and_its_draws_are_among_those_of_the_next(there, root):
+    experiment = load("weights/EMNIST-balanced_flow.pth").experiment
+    codes = Codes(experiment, load_data("EMNIST-balanced", "test", root)[torch.arange(20)], steps=4)
+    by_code = codes.answer(log_prior := torch.full((CLASSES,), 1 / CLASSES).log())
+    bounds = lambda *counts: [*by_importance(codes, by_code, log_prior, 0.05, counts)]
+    (first, second), (alone,) = bounds(1, 3), bounds(3)
+    assert (first.name, second.name) == ("bound, K = 1", "bound, K = 3") and first.seconds < second.seconds
+    assert not torch.equal(first.nats, by_code.nats) and not torch.equal(second.nats, first.nats)
+    torch.testing.assert_close(second.nats, alone.nats)
 
 
 # --- Promotion ---
@@ -185,13 +201,26 @@ def test_promote_asks_only_on_a_terminal_keeps_the_old_and_knows_the_better(ther
     class Terminal(io.StringIO):
         isatty = lambda self: True
 
-    for word, there_is in (("n", "was not promoted"), ("y", "promoted to")):
-        monkeypatch.setattr("sys.stdin", Terminal(f"{word}\n"))
-        monkeypatch.setattr("builtins.input", lambda text, word=word: word)
+    def ctrl_d(text):
+        raise EOFError
+
+    no, yes = (lambda text: "n"), (lambda text: "y")
+    for answer, there_is in ((no, "was not promoted"), (ctrl_d, "was not promoted"), (yes, "promoted to")):
+        monkeypatch.setattr("sys.stdin", Terminal())
+        monkeypatch.setattr("builtins.input", answer)
         assert there_is in promote(dev, main, "ask", held_out)
 
 
 # --- Mistakes ---
+
+OF_CODECS = ("test", "test-reconstruction", "encode-dataset")
+CROPS = ("--weights", "latent_vae", "--dataset", "MNIST-crops", *DATA)
+
+
+@pytest.mark.parametrize("mode", OF_CODECS)
+def test_a_batch_size_is_understood_and_said_not_to_be_needed(mode):
+    said = " ".join(ask(mode, "--help").stdout.split())
+    assert "--batch-size BATCH_SIZE understood, not needed" in said
 
 
 @pytest.mark.parametrize(
@@ -229,6 +258,8 @@ def test_promote_asks_only_on_a_terminal_keeps_the_old_and_knows_the_better(ther
         ("test", ("--weights", "unet"), "works on pixels: `python src evaluate` scores it"),
         ("test-reconstruction", ("--weights", "unet"), "works on pixels"),
         ("encode-dataset", ("--weights", "unet"), "it has no latents"),
+        *((mode, CROPS, "has images of (1, 20, 20) and 10 labels: this model is for") for mode in OF_CODECS[:2]),
+        ("encode-dataset", (*CROPS, "--part", "test"), "has images of (1, 20, 20) and 10 labels"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_nothing_is_written(tmp_path, monkeypatch, mode, words, says):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from in_process import DATA, run
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import to_tensor
 
 from diffusion import configure, load
-from diffusion.api.generation import guided_denoiser
+from diffusion.api.generation import generate, guided_denoiser
 from diffusion.commands import train
 from diffusion.data import captions, digits
 from diffusion.data.datasets import Dataset
@@ -179,6 +180,27 @@ def test_generate_draws_a_prompt(tmp_path, model):
     assert Image.open(tmp_path / "x.png").size == (4 * 67, 4 * 67)
     done = run("src", "generate", *words, "--prompt", "a redd seven")
     assert done.returncode == 2 and done.stderr.startswith("error: unknown word 'redd'")
+
+
+def test_test_pictures_are_restored_by_their_captions_or_by_a_prompt(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(digits, "HANDWRITTEN", 300)
+    monkeypatch.setattr(digits, "SAMPLES", {"train": 2, "test": 2})
+    test, path = digits.load("test", DATA[1]), model.save(tmp_path / "text.pth")
+    words = ["--weights", path, "--count", 2, "--from", "test", "--device", "cpu", "--out", tmp_path / "x.npy", *DATA]
+    for said, prompts in ((), captions.decode(test.labels, WORDS)), (("--prompt", SEVEN), SEVEN):
+        done = run("src", "generate", *words, *said)
+        assert done.returncode == 0, done.stderr
+        drawn = generate(model.experiment, torch.arange(2), labels=prompts, originals=test.images)
+        torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), drawn, atol=1e-5, rtol=0)
+
+
+def test_the_demo_shows_a_text_model(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(digits, "HANDWRITTEN", 300)
+    monkeypatch.setattr(digits, "SAMPLES", {"train": 2, "test": 2})
+    words = ["--weights", model.save(tmp_path / "text.pth"), "--count", 2, "--ddpm-steps", 2, "--ddim-steps", 2]
+    done = run("src", "demo", *words, "--device", "cpu", "--out", tmp_path, *DATA)
+    assert done.returncode == 0, done.stderr
+    assert len([*tmp_path.glob("diffusion_digits_*.png")]) == 4
 
 
 def test_it_is_served_with_its_words_and_draws_as_the_library_does(tmp_path, model):
