@@ -10,6 +10,7 @@ from diffusion.experiment.build import Experiment
 from diffusion.experiment.naming import NAME
 from diffusion.experiment.weights import load_weights
 from diffusion.laboratory.judge import COLD_SAMPLERS
+from diffusion.method.codec import Latents
 
 ABOUT = """\
 Made by `make weights`; `python src weights --table` writes this page from the files. The number in a name is that of
@@ -65,12 +66,13 @@ def _denoiser(experiment: Experiment) -> dict[str, str]:
     about, scores = experiment.about, experiment.about["scores"]
     spread = lambda key, form: " ± ".join(format(scores[k], form) for k in (key, f"{key}_sd") if k in scores)
     restored, mean_of = scores.get("restored", {}), about.get("mean_of", 1)
+    decoder = experiment.codec.autoencoder.decoder.parameters() if isinstance(experiment.codec, Latents) else ()
     return {
         "epochs": f"{about['epoch']:.4g}" + (f", mean of {mean_of} trainings" if mean_of > 1 else ""),
-        "parameters": _millions(experiment.denoiser.network.parameters()),
+        "parameters to draw": _size(*experiment.denoiser.network.parameters(), *decoder),
         "loss": "–" if about.get("loss") is None or mean_of > 1 else f"{about['loss']:.4f}",
         "N × seeds": f"{scores['n']:,} × {scores['seeds']}",
-        "FID": spread("fid", ".4f" if scores["fid"] < 0.1 else ".2f"),
+        "FID": spread("fid", ".4f" if scores["fid"] < 0.1 else ".3f" if scores["fid"] < 1 else ".2f"),
         "inception score": spread("inception_score", ".2f"),
         "label seen": f"{scores['agreement']:.1%}" if "agreement" in scores else "–",
         "restored FID": ", ".join(f"{restored[each]['fid']:.1f}" for each in COLD_SAMPLERS) if restored else "–",
@@ -82,7 +84,7 @@ def _text(experiment: Experiment) -> dict[str, str]:
     right = lambda split: f"{scores['model'][split]:.1%} of {scores['real'][split]:.1%}"
     return {
         "steps": f"{about['step']:,}",
-        "parameters": _millions(experiment.denoiser.network.parameters()),
+        "parameters": _size(*experiment.denoiser.network.parameters()),
         "guidance scale": f"{scores['guidance_scale']:g}",
         "prompts of a kind": str(scores["prompts"]),
         "all right, seen": right("seen"),
@@ -106,13 +108,15 @@ def _classifier(path: Path) -> dict[str, str]:
     content = files.load(path)
     return {
         "what": f"`python src train-classifier --dataset {content['dataset']}`: the features of the scores",
-        "parameters": _millions(content["state"].values()),
+        "parameters": _size(*content["state"].values()),
         "measured": f"{content['accuracy']:.2%} of {content['n_test']:,} test images",
     }
 
 
-def _millions(tensors: Iterable[Tensor]) -> str:
-    return f"{sum(each.numel() for each in tensors) / 1e6:.2f} M"
+def _size(*tensors: Tensor) -> str:
+    """How many numbers they hold."""
+    size = sum(each.numel() for each in tensors)
+    return f"{size:,}" if size < 1e6 else f"{size / 1e6:.2f} M"
 
 
 def _table(cells: dict[Path, dict[str, str]]) -> str:

@@ -56,7 +56,10 @@ STEPS = ", ".join(f"{spec.steps} for {name}" for name, spec in SAMPLERS["gaussia
 COLD_STEPS = f"T, of pinned at least {FEWEST}, 1 for direct"
 SCORES = ("eval-samples", "eval-seeds", "features", "inception-weights")
 ROWS: dict[str, tuple] = {  # type, help and default
-    "weights": (str, "a weight file, or the name of one in weights/ or runs/*/: unet, 'cold_unet row', default@20"),
+    "weights": (
+        str,
+        "a weight file, or the name of one in weights/, else in runs/*/: unet, 'cold_unet row', default@20",
+    ),
     "preset": (one_of("preset", [*DDPM, *COLD]), "of a file of the coursework, if its name does not say it"),
     "count": (number(int, 1, 10**9), "how many samples", 16),
     "seed": (number(int, 0, 2**63 - 1), "of all noise: sample i of a seed is always the same image", 0),

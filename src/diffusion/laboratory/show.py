@@ -101,3 +101,6 @@ def report(run: Run, text: str) -> None:
     for folder, names in folders.items():
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
         run.say(f"  {folder}/: {', '.join(names[:6])}{more}")
+    weights = [path for path in run.written if path.suffix == ".pth"]
+    if weights and not run.config.is_codec:
+        run.say(f"to draw from it: python src generate --weights {weights[-1]}")
