@@ -218,7 +218,8 @@ def minutes() -> Groups:
     clock = lambda r: {"wall": "wall", "cpu": "CPU"}[r.get("clock", "wall")]
     own = [r for r in read("time_to_quality") if r["n"] == MINUTES_N]
     named = [r | {"name": PEERS.get(r["row"], r["row"]), "clock": clock(r)} for r in own]
-    groups = grouped(sorted(newest(named, *keys, "seed"), key=lambda r: [r[key] for key in keys]), *keys)
+    last = sorted(newest(named, *keys, "seed"), key=lambda r: [r[key] for key in (*keys, "seed")])
+    groups = grouped(last, *keys)
     return [[r | {"seeds": ", ".join(str(r["seed"]) for r in group)} for r in group] for group in groups]
 
 
