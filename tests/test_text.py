@@ -320,7 +320,7 @@ def test_an_examined_model_is_shipped_with_what_the_exam_found(tmp_path, model):
     assert scores["model"]["seen"] < 0.1 and scores["prompts"] == 16 and line["guidance_scale"] == 1
     page = catalogue(tmp_path / "shelf")
     share = f"{scores['model']['seen']:.1%} of {scores['real']['seen']:.1%}"
-    assert f"| `text_x.pth` | 7 | 0.45 M | 1 | 16 | {share} |" in page
+    assert f"| `text_x.pth` | 7 | 454,284 | 1 | 16 | {share} |" in page
     half = model.experiment.denoiser.network.state_dict()
     for name, value in shipped.experiment.denoiser.network.state_dict().items():
         assert torch.equal(value, half[name].half().float() if value.is_floating_point() else half[name])
