@@ -93,7 +93,7 @@ def shipped() -> list[Record]:
             own = {"family": family, "process": c.process, "model": model, "fids": ", ".join(fids) or None}
             own["epochs"] = model.about["epoch"]
             if "mean_of" in model.about:  # of several trainings: what it tells of one is not the whole
-                own |= {"epochs": f"mean of {model.about['mean_of']}", "step": None, "loss": None}
+                own |= dict.fromkeys(("epochs", "step", "loss"))
             found.append(model.about | scores | own)
     return sorted(found, key=lambda r: (r["process"] != "gaussian", r["family"][:3] == "col", r["family"], r["epoch"]))
 
