@@ -26,7 +26,8 @@ from diffusion.serving.schemas import (
 from diffusion.serving.streams import Stream
 
 router = APIRouter(prefix="/v1", tags=["images"])
-STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}  # of a stream
+STREAM = {200: {"content": {"text/event-stream": {"schema": EVENT}}}}
 
 
 def engine_of(request: Request) -> Engine:
