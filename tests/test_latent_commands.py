@@ -232,6 +232,8 @@ def test_a_batch_size_is_understood_and_said_not_to_be_needed(mode):
         ("train", ("--model", "vae", "--latent", "many", *DATA), "setting 'network.latent' cannot be 'many'"),
         ("train", ("--model", "vae", "--eval-samples", "64"), "--eval-samples goes without --model"),
         ("train", ("--model", "vae", "--features=inception"), "--features goes without --model"),
+        ("train", ("--model", "vae", "--autoencoder-version", "dev"), "goes with --model flow"),
+        ("train", ("--model", "flow", "--codec", "latent_vae", "--autoencoder-version", "dev"), "unless --codec does"),
         ("train", ("--model", "vae", "--preset", "unet"), "leave --preset and --config out"),
         ("train", ("--dataset", "EMNIST", "--split", "letters", "--model", "vae"), "unknown split 'letters'"),
         ("train", ("--dataset", "MNIST", "--split", "byclass", "--model", "vae"), "goes with --dataset EMNIST"),

@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 BUDGETS = ("steps", "epochs", "minutes")
 SHORT = {"alpha": "train.kl_weight", "milestones": "train.milestones", "gamma": "train.gamma", "codec": "data.codec"}
 EPOCHS = 10  # of --model
-OF_MODEL = {"--promote", "--autoencoder-version"}
+OF_MODEL = {"--promote"}
 NOT_OF_MODEL = {f"--{name}" for name in SCORES}  # its loss on held-out images is all that is measured
 
 
@@ -64,6 +64,8 @@ def read(argv: list[str] | None = None) -> Namespace:
     args, overrides = parser().parse_dotted(SETTINGS, argv, bare="network" if "--model" in given else "")
     if idle := given & (NOT_OF_MODEL if args.model else OF_MODEL):
         raise UserError(f"{min(idle)} goes {'without' if args.model else 'with'} --model")
+    if "--autoencoder-version" in given and (args.model != "flow" or args.codec):
+        raise UserError("--autoencoder-version goes with --model flow, whose codec it chooses, unless --codec does")
     args.dataset = versions.dataset_of(args) if args.dataset or args.model or args.split else None
     short = {setting: getattr(args, name) for name, setting in SHORT.items()}
     overrides = [f"--{setting}={value}" for setting, value in short.items() if value is not None] + overrides
