@@ -15,6 +15,7 @@ from server import running
 
 from diffusion import load
 from diffusion.data.registry import DATASETS
+from diffusion.errors import UserError
 from diffusion.experiment.samplers import SAMPLERS
 from diffusion.serving import streams
 from diffusion.serving.labels import find_label, read_prompt
@@ -156,6 +157,8 @@ def test_a_letter_is_itself_before_it_is_another_in_small():
     for text, name in {"A": "A", "a": "a", "the letter G": "G", "a letter g": "g", "c": "C", "a Seven": "7"}.items():
         assert read_prompt(text, names) == names.index(name)
         assert len(text) > 1 or find_label(text, names) == names.index(name)
+    with pytest.raises(UserError, match="unknown prompt"):
+        read_prompt("\u017feven", names)  # a long s, which is a capital S to Unicode
 
 
 def test_edits_by_a_text_model_take_prompts_that_it_knows_and_those_to_avoid():

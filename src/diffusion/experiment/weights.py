@@ -1,6 +1,5 @@
 """Weight files: written, found by name, and read, ours and the coursework's."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -143,15 +142,6 @@ def load_alike(what: str, name: str, config: Config, folders: Iterable[Path]) ->
             why = f"its weights do not suit a model with {brief(own)}"
             raise UserError(f"{what} {name!r} has {each} {brief(its)}: {why}")
     return known
-
-
-def digest(network: nn.Module) -> str:
-    """Of the names, shapes and values of its weights."""
-    hashed = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        hashed.update(f"{name} {tuple(value.shape)} ".encode())
-        hashed.update(value.cpu().contiguous().numpy().data)
-    return hashed.hexdigest()
 
 
 def mean_of(experiments: Sequence[Experiment]) -> Experiment:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from diffusion import files
 from diffusion.api.generation import generate, reconstruct
 from diffusion.data import captions
 from diffusion.data.batches import Source
@@ -22,14 +23,7 @@ from diffusion.experiment.config import Config
 from diffusion.experiment.recipe import Plan
 from diffusion.experiment.samplers import AS_SAVED, SamplingOptions
 from diffusion.experiment.sampling import build_sampler
-from diffusion.experiment.weights import (
-    begin_from_teacher,
-    digest,
-    open_codec,
-    open_text_encoder,
-    save_weights,
-    weight_folders,
-)
+from diffusion.experiment.weights import begin_from_teacher, open_codec, open_text_encoder, save_weights, weight_folders
 from diffusion.laboratory.budget import Budget
 from diffusion.laboratory.flags import RunOptions
 from diffusion.laboratory.folder import Folder
@@ -290,7 +284,7 @@ class Run:
         """Of the codec and the teacher that this run builds on: a resumed one needs the same."""
         codec, teacher = self.experiment.codec, self.experiment.teacher
         of_codec = codec.digest if isinstance(codec, Latents) and not self.config.is_codec else None
-        return {"codec": of_codec, "teacher": teacher and digest(teacher.network)}
+        return {"codec": of_codec, "teacher": teacher and files.digest(teacher.network.state_dict())}
 
     def _restore(self, state: dict[str, Any]) -> None:
         for what, known in self._digests.items():

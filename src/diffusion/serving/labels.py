@@ -44,9 +44,9 @@ def read_prompt(prompt: str, names: list[str]) -> int | None:
         return None
     words = _words(names)
     longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    found = re.findall(rf"(?<![\w-])({longest_first})s?(?![\w-])", prompt, re.IGNORECASE)
+    found = re.findall(rf"(?<![\w-])({longest_first})s?(?![\w-])", prompt, re.IGNORECASE | re.ASCII)
     found = [word for word in found if word.lower() != "a"] or found  # of a sentence, an "a" is the article
-    labels = {words.get(word, words.get(word.lower(), -1)) for word in found}
+    labels = {words[word if word in words else word.lower()] for word in found}
     if len(labels) > 1:
         several = ", ".join(names[label] for label in sorted(labels))
         raise UserError(f"the prompt speaks of several labels ({several}): this model draws one an image")
