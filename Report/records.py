@@ -223,7 +223,7 @@ def minutes() -> Groups:
     return [[r | {"seeds": ", ".join(str(r["seed"]) for r in group)} for r in group] for group in groups]
 
 
-def on(r: Record) -> str:
+def machine(r: Record) -> str:
     """The machine and its threads, a heading."""
     return f"{r['machine']}, {r['threads']} thread{'s' * (r['threads'] > 1)}"
 
@@ -231,7 +231,7 @@ def on(r: Record) -> str:
 def speed() -> Groups:
     """The rows of benchmarks/sampling.py, each machine's under a heading, ours first."""
     last = newest(read("speed"), "machine", "row", "sampler", "variant")
-    return [[r | {"head": on(r), "mflop": r["flop"] / 1e6}] for r in last]
+    return [[r | {"head": machine(r), "mflop": r["flop"] / 1e6}] for r in last]
 
 
 def compiling() -> Groups:
@@ -239,7 +239,7 @@ def compiling() -> Groups:
     rows = {}
     for r in newest(read("compiling"), "machine", "threads", "model", "batch_size"):
         call = f"{r['eager_ms']:#.3g} → {r['compiled_ms']:#.3g}"
-        own = {"head": on(r), f"calls_{r['batch_size']}": call, f"gain_{r['batch_size']}": r["gain"]}
+        own = {"head": machine(r), f"calls_{r['batch_size']}": call, f"gain_{r['batch_size']}": r["gain"]}
         key = r["machine"], r["threads"], r["model"]
         rows[key] = rows.get(key, r) | own
     return [[row] for row in rows.values()]
