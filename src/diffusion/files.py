@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -127,15 +127,6 @@ def is_aside(folder: Path) -> bool:
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def digest(state: Mapping[str, Any]) -> str:
-    """Of the names, shapes and values of tensors, in half precision: the same for a file that holds those."""
-    hashed = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        hashed.update(f"{name} {tuple(value.shape)} ".encode())
-        hashed.update(value.detach().half().cpu().contiguous().numpy().tobytes())
-    return hashed.hexdigest()[:16]
 
 
 def shipped_weights() -> Path:

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffusion import files
 from diffusion.api.generation import generate, reconstruct
 from diffusion.data import captions
 from diffusion.data.batches import Source
@@ -32,7 +31,7 @@ from diffusion.laboratory.launch import open_accelerator
 from diffusion.laboratory.progress import progress_bar, track
 from diffusion.laboratory.settings import check_data, describe_captions, describe_differences, resolve_config
 from diffusion.laboratory.stopping import Stopped, on_stop
-from diffusion.method.codec import Latents
+from diffusion.method.codec import Latents, digest_of
 from diffusion.metrics.features import gather
 from diffusion.precision import computes_bf16
 from diffusion.training.trainer import SYNC_EVERY, Trainer
@@ -284,7 +283,7 @@ class Run:
         """Of the codec and the teacher that this run builds on: a resumed one needs the same."""
         codec, teacher = self.experiment.codec, self.experiment.teacher
         of_codec = codec.digest if isinstance(codec, Latents) and not self.config.is_codec else None
-        return {"codec": of_codec, "teacher": teacher and files.digest(teacher.network.state_dict())}
+        return {"codec": of_codec, "teacher": teacher and digest_of(teacher.network)}
 
     def _restore(self, state: dict[str, Any]) -> None:
         for what, known in self._digests.items():
